@@ -7,11 +7,16 @@ namespace strata {
 
 std::string_view to_string(ErrorClass error_class) noexcept {
   switch (error_class) {
-    case ErrorClass::GenericError: return "GenericError";
-    case ErrorClass::CommandNotFound: return "CommandNotFound";
-    case ErrorClass::DeviceNotActive: return "DeviceNotActive";
-    case ErrorClass::DeviceNotFound: return "DeviceNotFound";
-    case ErrorClass::KVMMissingCap: return "KVMMissingCap";
+    case ErrorClass::GenericError:
+      return "GenericError";
+    case ErrorClass::CommandNotFound:
+      return "CommandNotFound";
+    case ErrorClass::DeviceNotActive:
+      return "DeviceNotActive";
+    case ErrorClass::DeviceNotFound:
+      return "DeviceNotFound";
+    case ErrorClass::KVMMissingCap:
+      return "KVMMissingCap";
   }
   return "GenericError";
 }

@@ -2,13 +2,13 @@
 //
 // The control plane's one exception type.
 //
-// Throw it where a command, an option or a configuration is refused; catch it only where that command
-// or option is answered:
+// Throw it where a command, an option or a configuration is refused; catch it only where that
+// command or option is answered:
 //
 //   throw Error("Node '{}' not found", name);                       // GenericError
 //   throw Error(ErrorClass::DeviceNotFound, "Device '{}' not found", id);
-//   throw Error::from_errno(errno, "Could not open '{}'", path);    // "...: No such file or directory"
-//   throw std::move(error).prepend("Cannot add export: ").hint("Did you mean ...?\n");
+//   throw Error::from_errno(errno, "Could not open '{}'", path);    // "...: No such file or
+//   directory" throw std::move(error).prepend("Cannot add export: ").hint("Did you mean ...?\n");
 //
 // The data path never throws it; see result.h.
 #pragma once
