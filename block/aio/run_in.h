@@ -4,8 +4,10 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "block/coro/executor.h"
 #include "block/coro/task.h"
@@ -80,5 +82,9 @@ Task<T> run_in(Executor& executor, Task<T> task) {
   if (executor.is_current()) co_return co_await std::move(task);
   co_return co_await detail::RemoteCall<T>(executor, std::move(task));
 }
+
+// Calls `function` in `executor` on a later turn, from any thread. For news from I/O to the control
+// plane; whatever the function refers to must still be there then.
+void post(Executor& executor, std::function<void()> function);
 
 }  // namespace strata
