@@ -30,9 +30,9 @@ LICENCE = "SPDX-License-Identifier: GPL-2.0-or-later"
 
 CXX = (".cc", ".h")
 SOURCES = CXX + (".py", ".sh", ".json", ".build", ".service", ".socket")
-# Files that carry no licence line or whose shape is not ours to choose.
 # Where the forbidden words are named.
 SELF = ("scripts/tidy.py", "tests/checks/test_tidy.py")
+# Files that carry no licence line or whose shape is not ours to choose.
 EXEMPT = re.compile(r"(^|/)(COPYING|\.git[a-z]*|\.clang-format)$|/corpus/|/golden/|/data/")
 
 BANNED = {
@@ -42,7 +42,7 @@ BANNED = {
     "system": "posix_spawn", "popen": "posix_spawn", "atoi": "std::from_chars",
     "atol": "std::from_chars", "atoll": "std::from_chars", "atof": "std::from_chars",
     "alloca": "a vector", "tmpnam": "mkostemp", "mktemp": "mkostemp", "tempnam": "mkostemp",
-    "sleep": "a timer", "usleep": "a timer", "setjmp": "a coroutine", "longjmp": "a coroutine",
+    "usleep": "a timer", "setjmp": "a coroutine", "longjmp": "a coroutine",
     "strerror": "Error::describe_errno", "gmtime": "gmtime_r", "localtime": "localtime_r",
     "inet_ntoa": "inet_ntop", "detach": "a scope that joins",
 }
@@ -138,6 +138,8 @@ def check_cxx(path, text):
                 continue
             name = call.group(1)
             yield f"{path}:{number}: {name}() is banned; use {BANNED[name]}"
+        if "this_thread::sleep" in line and not path.startswith("tests/"):
+            yield f"{path}:{number}: a sleeping thread; use a timer"
         if re.search(r"\busing\s+namespace\s+std\b", line):
             yield f"{path}:{number}: using namespace std"
     if path.endswith(".h") and "#pragma once" not in text:
