@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fixtures and options of every pytest suite.
+
+    pytest tests/qmp --shard 0/4        the first quarter of the tests
+    STRATA_DAEMON=/usr/bin/qemu-storage-daemon pytest tests/qmp
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from support.daemon import Daemon  # noqa: E402
+from support.program import is_oracle, slow_factor  # noqa: E402
+
+TEST_SECONDS = 120
+
+
+def pytest_addoption(parser):
+    parser.addoption("--shard", metavar="I/N", help="run every N-th test, starting with test I")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "strata_only(reason): what QEMU 7.2's daemon has not")
+
+
+def pytest_collection_modifyitems(config, items):
+    shard = config.getoption("--shard")
+    if shard:
+        index, count = map(int, shard.split("/"))
+        chosen = items[index::count]
+        config.hook.pytest_deselected(items=[i for i in items if i not in set(chosen)])
+        items[:] = chosen
+    for item in items:
+        mark = item.get_closest_marker("strata_only")
+        if mark and is_oracle():
+            reason = mark.args[0] if mark.args else "not in QEMU 7.2"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class TookTooLong(Exception):
+    pass
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """No test may hang the suite."""
+    limit = int(TEST_SECONDS * slow_factor())
+
+    def ring(signum, frame):
+        raise TookTooLong(f"took longer than {limit} s")
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(limit)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def start():
+    """Starts daemons; each must end well when the test is over."""
+    daemons = []
+
+    def start_daemon(*args, **kwargs):
+        daemon = Daemon(*args, **kwargs)
+        daemons.append(daemon)
+        return daemon.start()
+
+    def prepare(*args, **kwargs):
+        """A daemon not started yet, so that files can be put into its directory."""
+        daemon = Daemon(*args, **kwargs)
+        daemons.append(daemon)
+        return daemon
+
+    start_daemon.prepare = prepare
+    yield start_daemon
+    failures = []
+    for daemon in daemons:
+        try:
+            daemon.stop(status=getattr(daemon, "expected_status", 0))
+        except BaseException as error:  # the others must be stopped too
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+@pytest.fixture
+def daemon(start):
+    """A daemon with nothing but a QMP monitor."""
+    return start()
+
+
+@pytest.fixture
+def qmp(daemon):
+    return daemon.qmp
