@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "block/base/unique_fd.h"
+
+namespace strata {
+
+// The descriptors that a parent handed down. Each can be taken once.
+class PassedFds {
+ public:
+  // Knows nothing: every look-up fails.
+  PassedFds() noexcept = default;
+  // Those open now, except the standard streams. Call before opening anything.
+  static PassedFds inherited();
+
+  // A further name for an inherited descriptor.
+  void add_name(std::string name, int fd);
+  const std::map<std::string, int, std::less<>>& names() const noexcept { return names_; }
+  bool has_name(std::string_view name) const { return names_.contains(name); }
+
+  // The socket called `str`: a name or a decimal number. Throws Error if there is none.
+  UniqueFd take_socket(const std::string& str);
+
+ private:
+  int find(const std::string& str) const;
+
+  std::set<int> available_;
+  std::map<std::string, int, std::less<>> names_;
+};
+
+}  // namespace strata
