@@ -50,7 +50,9 @@ long retry(Call&& call) noexcept {
 }  // namespace
 
 SocketStream::SocketStream(AioContext& context, UniqueFd fd)
-    : fd_(std::move(fd)), is_socket_(is_socket(fd_.get())), watch_(context, fd_.get()) {
+    : fd_(std::move(fd)),
+      is_socket_(is_socket(fd_.get())),
+      watch_(std::in_place, context, fd_.get()) {
   ::fcntl(fd_.get(), F_SETFL, ::fcntl(fd_.get(), F_GETFL) | O_NONBLOCK);
 }
 
@@ -128,7 +130,7 @@ Task<Result<size_t>> SocketStream::read_some_with_fds(IoVector into, std::vector
 Task<Result<size_t>> SocketStream::wait_and_read(IoVector into, std::vector<UniqueFd>* fds,
                                                  CancelToken cancel) {
   for (;;) {
-    if (!co_await watch_.readable(cancel)) co_return Status::error(ECANCELED);
+    if (!co_await watch_->readable(cancel)) co_return Status::error(ECANCELED);
     long received = receive(into, fds);
     if (!would_block(received)) co_return to_result(received);
   }
@@ -150,7 +152,7 @@ Task<Status> SocketStream::wait_and_write(std::span<iovec> parts, std::span<cons
   while (!parts.empty()) {
     long sent = send(parts, fds);
     if (would_block(sent)) {
-      if (!co_await watch_.writable(cancel)) co_return Status::error(ECANCELED);
+      if (!co_await watch_->writable(cancel)) co_return Status::error(ECANCELED);
       continue;
     }
     if (sent < 0) co_return Status::from_result(sent);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <optional>
+
 #include "block/aio/fd_watch.h"
 #include "block/aio/stream.h"
 
@@ -22,6 +24,12 @@ class SocketStream final : public Stream {
 
   int fd() const noexcept { return fd_.get(); }
 
+  // Moves to another context: unbind() in the one it is bound to, while nobody reads or writes,
+  // then bind() in the other. Unbound, it can be shut down and destroyed in any thread, but not
+  // used.
+  void unbind() noexcept { watch_.reset(); }
+  void bind(AioContext& context) { watch_.emplace(context, fd_.get()); }
+
  private:
   long receive(IoVector into, std::vector<UniqueFd>* fds) noexcept;
   long send(std::span<const iovec> parts, std::span<const int> fds) noexcept;
@@ -30,7 +38,7 @@ class SocketStream final : public Stream {
 
   UniqueFd fd_;
   bool is_socket_;
-  FdWatch watch_;
+  std::optional<FdWatch> watch_;
 };
 
 }  // namespace strata
