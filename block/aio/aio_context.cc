@@ -82,9 +82,13 @@ AioContext::AioContext(std::string name, Clock& clock)
     : name_(std::move(name)), clock_(clock), reactor_(std::make_unique<Reactor>()) {}
 
 AioContext::~AioContext() {
+  end_services();
+  assert(timers_.empty() && "nobody sleeps in a context that ends");
+}
+
+void AioContext::end_services() noexcept {
   Bind bind(*this);
   while (!services_.empty()) services_.pop_back();
-  assert(timers_.empty() && "nobody sleeps in a context that ends");
 }
 
 asio::io_context& AioContext::reactor() noexcept {
@@ -100,6 +104,20 @@ void AioContext::set_poll_parameters(PollParameters parameters) noexcept {
 PollParameters AioContext::poll_parameters() const noexcept {
   return {poll_max_ns_.load(std::memory_order_relaxed), poll_grow_.load(std::memory_order_relaxed),
           poll_shrink_.load(std::memory_order_relaxed)};
+}
+
+void AioContext::set_thread_pool_limits(ThreadPoolLimits limits) noexcept {
+  thread_pool_min_.store(limits.min, std::memory_order_relaxed);
+  thread_pool_max_.store(std::max(limits.max, size_t{1}), std::memory_order_relaxed);
+}
+
+ThreadPoolLimits AioContext::thread_pool_limits() const noexcept {
+  return {thread_pool_min_.load(std::memory_order_relaxed),
+          thread_pool_max_.load(std::memory_order_relaxed)};
+}
+
+int AioContext::wake_fd() const noexcept {
+  return reactor_->wake_fd.native_handle();
 }
 
 void AioContext::run() {

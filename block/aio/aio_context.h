@@ -53,6 +53,13 @@ struct PollParameters {
   int64_t shrink = 0;  // divisor; 0 goes back to no polling at once
 };
 
+// The options thread-pool-min and thread-pool-max: of the threads that do for a context what the
+// kernel only does blocking.
+struct ThreadPoolLimits {
+  size_t min = 0;
+  size_t max = 64;  // at least 1, at least min
+};
+
 class AioContext final : public Executor {
  public:
   // Only the context's thread writes them; any thread may read.
@@ -79,6 +86,14 @@ class AioContext final : public Executor {
   void set_poll_parameters(PollParameters parameters) noexcept;
   PollParameters poll_parameters() const noexcept;
 
+  // Any thread; in force from the next piece of work on.
+  void set_thread_pool_limits(ThreadPoolLimits limits) noexcept;
+  ThreadPoolLimits thread_pool_limits() const noexcept;
+  // The option aio-max-batch: how many requests a disk engine gathers before it hands them to the
+  // kernel in mid-turn; 0 leaves it to the engine. Any thread.
+  void set_aio_max_batch(uint32_t requests) noexcept { aio_max_batch_.store(requests); }
+  uint32_t aio_max_batch() const noexcept { return aio_max_batch_.load(std::memory_order_relaxed); }
+
   // Runs the loop in this thread until request_stop().
   void run();
   // Any thread.
@@ -89,6 +104,10 @@ class AioContext final : public Executor {
   T run_to_completion(Task<T> task);
 
   void schedule(Resumption& resumption) noexcept override;
+  // Makes the loop look at its poll sources, even if it sleeps. Any thread.
+  void poke() noexcept { wake(); }
+  // An eventfd whose signal ends the loop's sleep, for parts of the kernel that can signal one.
+  int wake_fd() const noexcept;
 
   // co_await yields true when the time has come, false if cancelled before.
   auto sleep_until(TimePoint deadline, CancelToken cancel = {}) noexcept;
@@ -105,6 +124,9 @@ class AioContext final : public Executor {
   // destroyed with the context, in reverse order. A Service has a constructor taking AioContext&.
   template <class Service>
   Service& service();
+  // Destroys them earlier, in this context's thread, so that what is the kernel's per thread is
+  // given back there.
+  void end_services() noexcept;
 
   boost::asio::io_context& reactor() noexcept;
 
@@ -137,6 +159,9 @@ class AioContext final : public Executor {
   std::atomic<int64_t> poll_max_ns_{0};
   std::atomic<int64_t> poll_grow_{0};
   std::atomic<int64_t> poll_shrink_{0};
+  std::atomic<size_t> thread_pool_min_{ThreadPoolLimits{}.min};
+  std::atomic<size_t> thread_pool_max_{ThreadPoolLimits{}.max};
+  std::atomic<uint32_t> aio_max_batch_{0};
 
   // The context's thread only.
   ResumptionList scheduled_;

@@ -44,12 +44,7 @@ struct DiskRequest : Resumption {
   int64_t result = 0;  // bytes transferred, or -errno
 
   // The disk's own, from start() to completion.
-  size_t done = 0;   // bytes transferred by earlier parts of a request that had to be split
-  size_t asked = 0;  // bytes that the part in flight asks for
-  iovec* parts = nullptr;
-  unsigned part_count = 0;
-  int token = 0;
-  DiskRequest* next_request = nullptr;
+  alignas(std::max_align_t) std::byte scratch[64];
 };
 
 namespace detail {

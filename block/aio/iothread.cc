@@ -15,6 +15,7 @@ IoThread::IoThread(std::string id) : context_(std::move(id)) {
     pthread_setname_np(pthread_self(), ("IO " + context_.name()).substr(0, 15).c_str());
     started.set_value(::gettid());
     context_.run();
+    context_.end_services();
   });
   thread_id_ = started.get_future().get();
 }
