@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/drivers/builtin.h"
+
+#include <array>
+
+#include "block/drivers/null/null.h"
+#include "block/drivers/raw/raw.h"
+
+namespace strata {
+
+std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
+  static constexpr std::array<const DriverDescriptor*, 3> kDrivers{
+      &kNullAioDriver,
+      &kNullCoDriver,
+      &kRawDriver,
+  };
+  return kDrivers;
+}
+
+}  // namespace strata

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/graph/drain.h"
+
+#include <algorithm>
+
+namespace strata {
+namespace {
+
+void collect_gates(Node& node, std::vector<Gate*>& gates) {
+  for (Edge* edge : node.parents()) {
+    if (Gate* gate = edge->parent().request_gate()) {
+      if (std::find(gates.begin(), gates.end(), gate) == gates.end()) gates.push_back(gate);
+    }
+    if (Node* parent = edge->parent().parent_node()) collect_gates(*parent, gates);
+  }
+}
+
+}  // namespace
+
+Task<DrainedSection> DrainedSection::begin(MainLoop&, std::vector<Node*> nodes) {
+  DrainedSection section;
+  for (Node* node : nodes) collect_gates(*node, section.gates_);
+  // All are shut before any is waited for: requests may depend on one another across them.
+  for (Gate* gate : section.gates_) gate->begin_shut();
+  for (Gate* gate : section.gates_) co_await gate->empty();
+  co_return section;
+}
+
+void DrainedSection::end() noexcept {
+  for (Gate* gate : gates_) gate->open();
+  gates_.clear();
+}
+
+}  // namespace strata

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What a block driver is to the rest: a description, and an object a node.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "block/base/enum_set.h"
+#include "block/base/io_vector.h"
+#include "block/base/math.h"
+#include "block/base/result.h"
+#include "block/coro/task.h"
+#include "block/graph/io_limits.h"
+#include "block/graph/permissions.h"
+#include "qapi/types_blockdev.h"
+
+namespace strata::qapi {
+struct ImageInfoSpecific;
+struct BlockStatsSpecific;
+}  // namespace strata::qapi
+
+namespace strata {
+
+class BlockLayer;
+class Edge;
+class MainLoop;
+class Node;
+struct OpenContext;
+
+enum class WriteFlag : uint32_t {
+  fua = 1 << 0,          // on the medium before the request ends
+  may_unmap = 1 << 1,    // zeroes: the space may be given back
+  no_fallback = 1 << 2,  // zeroes: ENOTSUP rather than writing zero bytes
+  compressed = 1 << 3,
+  unchanged = 1 << 4,    // does not change what is read (needs only write_unchanged)
+  serialising = 1 << 5,  // no overlapping write meanwhile
+};
+using WriteFlags = EnumSet<WriteFlag>;
+
+enum class ReadFlag : uint32_t {
+  copy_on_read = 1 << 0,
+  prefetch = 1 << 1,  // the data is not wanted, only its effects (caching, copy-on-read)
+};
+using ReadFlags = EnumSet<ReadFlag>;
+
+enum class StatusFlag : uint32_t {
+  data = 1 << 0,          // reading goes to this layer's data
+  zero = 1 << 1,          // reads as zeroes
+  offset_valid = 1 << 2,  // map_offset says where in `file`
+  allocated = 1 << 3,     // this layer decides the contents, not a backing file
+  eof = 1 << 4,           // the range ends at the end of the image
+  recurse = 1 << 5,       // `file` at map_offset may know more
+  raw = 1 << 6,           // ask `file` instead
+  compressed = 1 << 7,
+};
+using StatusFlags = EnumSet<StatusFlag>;
+
+// One answer of block status, for `bytes` bytes from the offset asked.
+struct BlockStatus {
+  StatusFlags flags;
+  uint64_t bytes = 0;
+  uint64_t map_offset = 0;
+  Node* file = nullptr;
+};
+
+enum class StatusWant {
+  contents,  // cheap: data or zeroes, no need to be exact about zeroes or the mapping
+  mapping,   // exact
+};
+
+struct TruncateOptions {
+  bool exact = true;  // false: a larger size will do as well
+  bool zero_new_area = false;
+  qapi::PreallocMode preallocation = qapi::PreallocMode::off;
+};
+
+// How a node is called: by a plain file name where that says everything, else by its options.
+struct FileName {
+  std::string exact;            // empty where no name says it all
+  boost::json::object options;  // what opens the same node again, without node names
+};
+
+struct DriverDescriptor;
+
+// One node's driver. The first group runs in any AioContext, several requests at a time; block/io
+// has made each request fit limits(). Buffers belong to the caller and stay until the task ends.
+// The second group is the control plane's.
+class Driver {
+ public:
+  explicit Driver(const DriverDescriptor& descriptor) noexcept : descriptor_(descriptor) {}
+  virtual ~Driver() = default;
+  Driver(const Driver&) = delete;
+  Driver& operator=(const Driver&) = delete;
+
+  const DriverDescriptor& descriptor() const noexcept { return descriptor_; }
+
+  // Reads into.size() bytes. What lies behind the end of the driver's data reads as zeroes.
+  virtual Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) = 0;
+  // Only flags of write_flags() arrive here.
+  virtual Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags);
+  // ENOTSUP: block/io writes zero bytes instead, unless no_fallback.
+  virtual Task<Status> pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags);
+  // Advice; ENOTSUP counts as done.
+  virtual Task<Status> pdiscard(uint64_t offset, uint64_t bytes);
+  // First of the two halves of a flush: writes what the driver caches to its children, which
+  // block/io then flushes. A driver without children puts it on the medium in flush().
+  virtual Task<Status> write_back() { return Task<Status>::ready(Status()); }
+  virtual Task<Status> flush() { return Task<Status>::ready(Status()); }
+  // About [offset, offset + bytes), which is not empty; answers at least one aligned unit and at
+  // most `bytes`. The default: a filter's child knows; else it is all data.
+  virtual Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t bytes, StatusWant want);
+  // The node's size in bytes, asked when it may have changed.
+  virtual Task<Result<uint64_t>> length() = 0;
+
+  // Makes the node `size` bytes long. Throws Error.
+  virtual Task<void> truncate(uint64_t size, TruncateOptions options);
+
+  // Which flags pwritev and pwrite_zeroes honour themselves; block/io emulates fua by a flush.
+  virtual WriteFlags write_flags() const noexcept { return {}; }
+  virtual WriteFlags zero_flags() const noexcept { return {}; }
+  // What requests to this driver must look like, given what its children's limits amount to. Starts
+  // from byte granularity: the alignment of a child is the child's own affair.
+  virtual Limits limits(const Limits& of_children) const noexcept { return of_children; }
+  // Whether an image that was just created, or grown, reads as zeroes there.
+  virtual bool has_zero_init() const noexcept { return false; }
+  // Whether pwrite_zeroes with may_unmap leaves zeroes behind without writing them.
+  virtual bool can_write_zeroes_with_unmap() const noexcept {
+    return zero_flags().has(WriteFlag::may_unmap);
+  }
+
+  // --- Control plane ---
+
+  // Opens the node from `context.options`: its children through the context, then itself. Throws
+  // Error; what was opened so far goes with the driver and the node.
+  virtual Task<void> open(OpenContext& context) = 0;
+  // The last word before the node goes; what it wrote has been flushed. Errors are reported, not
+  // thrown: the node goes anyhow.
+  virtual Task<Status> close(MainLoop& loop) { return Task<Status>::ready(Status()); }
+
+  // What this node asks of a child, given the union of what its parents ask of it.
+  virtual Permissions child_permissions(const Edge& child, Permissions of_parents) const;
+  // What the parents ask of this node is about to become `permissions`: takes what that needs (file
+  // locks), or throws. One of the other two follows.
+  virtual void prepare_permissions(MainLoop& loop, Permissions permissions) {}
+  virtual void commit_permissions() noexcept {}
+  virtual void abort_permissions() noexcept {}
+
+  // Default: the file child's name, where the options say nothing beyond the driver.
+  virtual FileName file_name() const;
+  // The options of this driver alone that change what is read (`offset`), without children.
+  virtual boost::json::object strong_options() const { return {}; }
+  // Null where there is nothing to say.
+  virtual std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const;
+  virtual std::unique_ptr<qapi::BlockStatsSpecific> specific_stats() const;
+  virtual bool is_encrypted() const noexcept { return false; }
+  // Another process takes the image over, or has given it back: write out, and trust, no cached
+  // state.
+  virtual Task<void> inactivate(MainLoop& loop) { return Task<void>::ready(); }
+  virtual Task<void> activate(MainLoop& loop) { return Task<void>::ready(); }
+
+ protected:
+  // Set by the node once it owns the driver, before open() runs.
+  Node& node() const noexcept { return *node_; }
+
+ private:
+  friend class Node;
+  const DriverDescriptor& descriptor_;
+  Node* node_ = nullptr;
+};
+
+// A driver as the layer knows it. `block/drivers/builtin.cc` lists them all.
+struct DriverDescriptor {
+  qapi::BlockdevDriver name;
+  bool is_protocol = false;  // stands on the host, not on another node
+  bool is_filter = false;
+  bool is_format = false;
+  bool supports_backing = false;
+  std::unique_ptr<Driver> (*create)(const DriverDescriptor& descriptor);
+
+  std::string_view format_name() const noexcept { return qapi::to_string(name); }
+};
+
+}  // namespace strata

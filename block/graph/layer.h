@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// BlockLayer: everything there is one of. A process may have several.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/aio/main_loop.h"
+#include "block/graph/driver.h"
+#include "block/graph/node.h"
+
+namespace strata {
+
+// News for the monitors: the event's name and its data. Called in the main loop.
+using EventSink = std::function<void(std::string_view name, boost::json::object data)>;
+
+class BlockLayer {
+ public:
+  BlockLayer(MainLoop& loop, std::span<const DriverDescriptor* const> drivers, EventSink events);
+  // All nodes have been closed.
+  ~BlockLayer();
+
+  MainLoop& main_loop() const noexcept { return loop_; }
+  std::span<const DriverDescriptor* const> drivers() const noexcept { return drivers_; }
+  // Null if it is not built.
+  const DriverDescriptor* find_driver(qapi::BlockdevDriver name) const noexcept;
+
+  // In the order of their making.
+  const std::vector<Node*>& nodes() const noexcept { return nodes_; }
+  // Null if there is none.
+  NodePtr find_node(std::string_view name) const noexcept;
+  // By device (Backend) name or node name; throws "Cannot find device='' nor node-name=''". A
+  // Backend has a name only where tools and stand-ins give it one.
+  NodePtr lookup_node(std::string_view name) const;
+
+  // The nodes that blockdev-add made and blockdev-del may take away.
+  const std::vector<NodePtr>& monitor_nodes() const noexcept { return monitor_nodes_; }
+  void add_monitor_node(NodePtr node) { monitor_nodes_.push_back(std::move(node)); }
+  bool is_monitor_node(const Node& node) const noexcept;
+  void forget_monitor_node(const Node& node) noexcept;
+
+  // "#blockNNN", not in use.
+  std::string generate_node_name();
+  // Throws for a name that is not well-formed or taken.
+  void check_node_name(std::string_view name) const;
+
+  // Any thread.
+  void emit(std::string_view event, boost::json::object data);
+
+  // Flushes and closes `node` and what only it holds, then lets go. Errors of the flush are logged.
+  Task<void> release(MainLoop& loop, NodePtr node);
+
+ private:
+  friend class Node;
+  void add_node(Node& node) { nodes_.push_back(&node); }
+  void remove_node(Node& node) noexcept;
+  Task<void> close_if_last(MainLoop& loop, Node& node, long references);
+
+  MainLoop& loop_;
+  std::span<const DriverDescriptor* const> drivers_;
+  EventSink events_;
+  std::vector<Node*> nodes_;
+  std::vector<NodePtr> monitor_nodes_;
+  uint64_t next_node_number_ = 0;
+};
+
+// QEMU's rule for ids: a letter, then letters, digits, '-', '.', '_'.
+bool is_wellformed_id(std::string_view id) noexcept;
+
+}  // namespace strata

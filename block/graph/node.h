@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A node of the graph: a driver, its options, its children and parents.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/coro/mutex.h"
+#include "block/coro/range_lock.h"
+#include "block/graph/driver.h"
+#include "block/graph/edge.h"
+#include "block/graph/io_stats.h"
+#include "block/graph/permissions.h"
+
+namespace strata {
+
+class AioContext;
+
+// What is in force for a node, after inheritance by child role.
+struct NodeOptions {
+  bool read_only = false;
+  bool auto_read_only = false;
+  bool cache_direct = false;
+  bool cache_no_flush = false;
+  bool discard_unmap = false;
+  bool force_share = false;
+  qapi::BlockdevDetectZeroesOptions detect_zeroes = qapi::BlockdevDetectZeroesOptions::off;
+};
+
+// What the requests of all contexts share. Everything is atomic, or a lock for coroutines.
+struct NodeIo {
+  std::atomic<uint64_t> length{0};  // bytes; the driver's, rounded up to its request alignment
+  Limits limits;                    // changes only while the node is drained
+  RangeLock writes;                 // shared: a plain write; exclusive: read-modify-write
+  // Whether something was written since the last flush began. Written only when it changes, so that
+  // requests of different threads do not fight for it.
+  std::atomic<bool> dirty{false};
+  Mutex flushing;
+  std::atomic<uint64_t> write_threshold{0};  // 0: none
+  std::atomic<uint64_t> highest_write{0};    // end of the furthest write, bytes
+  std::atomic<bool> inactive{false};
+  IoStats stats;
+};
+
+class Node final : public EdgeParent, public std::enable_shared_from_this<Node> {
+ public:
+  Node(BlockLayer& layer, std::string name, NodeOptions options);
+  ~Node() override;
+
+  const std::string& name() const noexcept { return name_; }
+  BlockLayer& layer() const noexcept { return layer_; }
+  Driver& driver() const noexcept { return *driver_; }
+  bool has_driver() const noexcept { return driver_ != nullptr; }
+  const DriverDescriptor& descriptor() const noexcept { return driver_->descriptor(); }
+  std::string_view format_name() const noexcept { return descriptor().format_name(); }
+  const NodeOptions& options() const noexcept { return options_; }
+  NodeOptions& mutable_options() noexcept { return options_; }
+  NodeIo& io() noexcept { return io_; }
+  const NodeIo& io() const noexcept { return io_; }
+
+  // What the user said, to compare a reopen with. Null for nodes opened by other means.
+  const std::shared_ptr<const qapi::BlockdevOptions>& explicit_options() const noexcept {
+    return explicit_options_;
+  }
+
+  const std::vector<std::unique_ptr<Edge>>& children() const noexcept { return children_; }
+  const std::vector<Edge*>& parents() const noexcept { return parents_; }
+  // Null if there is no such child.
+  Edge* child(std::string_view name) const noexcept;
+  Edge* child_in_role(ChildRole role) const noexcept;
+  Node* backing() const noexcept;
+
+  // The union of what the parents need, and the intersection of what they share.
+  Permissions cumulative_permissions() const noexcept;
+  bool is_read_only() const noexcept { return options_.read_only; }
+  // Whether the node may be written to, now that its options and its activity are as they are.
+  bool is_writable() const noexcept { return !options_.read_only && !io_.inactive.load(); }
+
+  FileName file_name() const { return driver_->file_name(); }
+  // The exact name, or "json:{...}".
+  std::string display_name() const;
+
+  // Bytes.
+  uint64_t length() const noexcept { return io_.length.load(std::memory_order_acquire); }
+  // Asks the driver again, after a resize or an open; tells the parents. Throws.
+  Task<void> refresh_length();
+  // Merges what the children and the driver say. The node is drained, or not in use yet.
+  void refresh_limits() noexcept;
+
+  // Where this node's background work and its exports without an iothread run. I/O may come from
+  // any context.
+  AioContext& home_context() const noexcept { return *home_context_; }
+  void set_home_context(AioContext& context) noexcept { home_context_ = &context; }
+
+  std::string describe_parent() const override { return "node '" + name_ + "'"; }
+  Node* parent_node() noexcept override { return this; }
+  void child_resized() noexcept override {}
+
+ private:
+  friend class Edge;
+  friend class GraphPlan;
+  friend class NodeOpener;
+
+  void adopt_driver(std::unique_ptr<Driver> driver) noexcept;
+
+  BlockLayer& layer_;
+  std::string name_;
+  NodeOptions options_;
+  std::shared_ptr<const qapi::BlockdevOptions> explicit_options_;
+  NodeIo io_;
+  AioContext* home_context_;
+  std::vector<Edge*> parents_;
+  // The driver goes before the children it uses.
+  std::vector<std::unique_ptr<Edge>> children_;
+  std::unique_ptr<Driver> driver_;
+};
+
+}  // namespace strata

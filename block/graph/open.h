@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// From options to an open node.
+#pragma once
+
+#include <string>
+
+#include "block/graph/layer.h"
+
+namespace strata {
+
+// What a driver's open() works with. It lives until open() has ended.
+struct OpenContext {
+  MainLoop& loop;
+  BlockLayer& layer;
+  Node& node;
+  const qapi::BlockdevOptions& options;
+
+  // The branch of `options` that belongs to the driver.
+  template <class Branch>
+  const Branch& branch() const {
+    return *options.get_if<Branch>();
+  }
+
+  // Opens what is defined inline, or takes the node that is referred to, as a child of this node.
+  // An inline child inherits by its roles what it does not set itself. Throws Error.
+  Task<Edge*> open_child(const qapi::BlockdevRef& reference, std::string name, ChildRoles roles);
+};
+
+// Opens a node and all that its options define inline. The result is held by the caller alone.
+// Throws Error, with nothing left behind.
+Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options);
+
+// What the options say about a node, over what a child inherits from its parent.
+NodeOptions effective_options(const qapi::BlockdevOptions& options);
+NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const NodeOptions& parent,
+                                    ChildRoles roles);
+
+}  // namespace strata
