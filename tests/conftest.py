@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from support.daemon import Daemon  # noqa: E402
 from support.program import is_oracle, slow_factor  # noqa: E402
 
-TEST_SECONDS = 120
+TEST_SECONDS = 60
 
 
 def pytest_addoption(parser):
