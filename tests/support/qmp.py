@@ -99,25 +99,25 @@ class QMP:
             message["id"] = ident
         self.send_text(json.dumps(message) + "\n")
 
-    def reply(self, name, arguments=None, **names):
+    def reply(self, name, arguments=None, /, **names):
         """The whole reply, whether return or error."""
         merged = jsonable(arguments, names)
         self.send(name, merged if merged or arguments is not None else None)
         return self.recv_reply()
 
-    def cmd(self, name, arguments=None, **names):
+    def cmd(self, name, arguments=None, /, **names):
         reply = self.reply(name, arguments, **names)
         if "error" in reply:
             raise QMPError(reply)
         return reply["return"]
 
-    def error(self, name, arguments=None, **names):
+    def error(self, name, arguments=None, /, **names):
         """The description of the error that the command must give."""
         reply = self.reply(name, arguments, **names)
         assert "error" in reply, f"{name} succeeded: {reply}"
         return reply["error"]["desc"]
 
-    def error_class(self, name, arguments=None, **names):
+    def error_class(self, name, arguments=None, /, **names):
         reply = self.reply(name, arguments, **names)
         assert "error" in reply, f"{name} succeeded: {reply}"
         return reply["error"]["class"]
