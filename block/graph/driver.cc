@@ -52,6 +52,24 @@ std::unique_ptr<qapi::BlockStatsSpecific> Driver::specific_stats() const {
   return nullptr;
 }
 
+std::optional<ImageFacts> Driver::image_facts() const {
+  Edge* primary = node().child_in_role(ChildRole::primary);
+  if (primary == nullptr || primary->has_role(ChildRole::metadata)) return std::nullopt;
+  return primary->node().driver().image_facts();
+}
+
+std::optional<uint64_t> Driver::allocated_size() const {
+  constexpr ChildRoles kOwn{ChildRole::data, ChildRole::metadata, ChildRole::filtered};
+  uint64_t sum = 0;
+  for (const auto& edge : node().children()) {
+    if (!edge->node_ptr() || !edge->roles().has_any(kOwn)) continue;
+    std::optional<uint64_t> child = edge->node().driver().allocated_size();
+    if (!child) return std::nullopt;
+    sum += *child;
+  }
+  return sum;
+}
+
 FileName Driver::file_name() const {
   FileName name;
   Edge* primary = node().child_in_role(ChildRole::primary);

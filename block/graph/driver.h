@@ -78,6 +78,12 @@ struct TruncateOptions {
   qapi::PreallocMode preallocation = qapi::PreallocMode::off;
 };
 
+// What queries say about an image beyond its options.
+struct ImageFacts {
+  std::optional<uint64_t> cluster_size;  // bytes
+  bool dirty = false;                    // was not closed cleanly
+};
+
 // How a node is called: by a plain file name where that says everything, else by its options.
 struct FileName {
   std::string exact;            // empty where no name says it all
@@ -157,6 +163,16 @@ class Driver {
   virtual std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const;
   virtual std::unique_ptr<qapi::BlockStatsSpecific> specific_stats() const;
   virtual bool is_encrypted() const noexcept { return false; }
+  // Default: what the file says of whose data this driver only shows another view; else nothing.
+  virtual std::optional<ImageFacts> image_facts() const;
+  // Bytes on the host. Default: those of the children that hold this node's own data and metadata.
+  virtual std::optional<uint64_t> allocated_size() const;
+  // The backing file as the image names it, with its format (empty: not recorded).
+  struct BackingName {
+    std::string name;
+    std::string format;
+  };
+  virtual std::optional<BackingName> backing_name() const { return std::nullopt; }
   // Another process takes the image over, or has given it back: write out, and trust, no cached
   // state.
   virtual Task<void> inactivate(MainLoop& loop) { return Task<void>::ready(); }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "block/graph/permissions.h"
@@ -29,7 +30,11 @@ class EdgeParent {
   virtual void child_resized() noexcept {}
   // Whether the parent keeps the child's AioContext from being changed.
   virtual bool allows_context_change() const noexcept { return true; }
-  virtual std::string parent_kind() const { return "block-backend"; }
+  // A Backend's name in the block graph; empty for most.
+  virtual std::string parent_name() const { return {}; }
+  // What a Backend asks of its node while that is active or not; none where it does not let the
+  // node become inactive.
+  virtual std::optional<Permissions> permissions_while(bool active) const { return std::nullopt; }
 };
 
 // I/O reads the child without a lock: an edge moves only while no request can be on it (the gates

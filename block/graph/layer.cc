@@ -50,7 +50,7 @@ NodePtr BlockLayer::find_node(std::string_view name) const noexcept {
 }
 
 NodePtr BlockLayer::lookup_node(std::string_view name) const {
-  if (NodePtr node = find_node(name)) return node;
+  if (NodePtr node = find_node(name); node && node->is_open()) return node;
   throw Error("Cannot find device='{}' nor node-name='{}'", name, name);
 }
 

@@ -33,7 +33,7 @@ class BlockLayer {
 
   // In the order of their making.
   const std::vector<Node*>& nodes() const noexcept { return nodes_; }
-  // Null if there is none.
+  // Null if there is none. The node may be half open: it has its name already.
   NodePtr find_node(std::string_view name) const noexcept;
   // By device (Backend) name or node name; throws "Cannot find device='' nor node-name=''". A
   // Backend has a name only where tools and stand-ins give it one.

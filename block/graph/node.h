@@ -54,6 +54,8 @@ class Node final : public EdgeParent, public std::enable_shared_from_this<Node> 
   BlockLayer& layer() const noexcept { return layer_; }
   Driver& driver() const noexcept { return *driver_; }
   bool has_driver() const noexcept { return driver_ != nullptr; }
+  // False while the driver's open() has not ended yet.
+  bool is_open() const noexcept { return open_; }
   const DriverDescriptor& descriptor() const noexcept { return driver_->descriptor(); }
   std::string_view format_name() const noexcept { return descriptor().format_name(); }
   const NodeOptions& options() const noexcept { return options_; }
@@ -108,6 +110,7 @@ class Node final : public EdgeParent, public std::enable_shared_from_this<Node> 
 
   BlockLayer& layer_;
   std::string name_;
+  bool open_ = false;
   NodeOptions options_;
   std::shared_ptr<const qapi::BlockdevOptions> explicit_options_;
   NodeIo io_;

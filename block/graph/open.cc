@@ -57,6 +57,7 @@ class NodeOpener {
     co_await node->driver().open(context);
     node->refresh_limits();
     co_await node->refresh_length();
+    node->open_ = true;
     co_return node;
   }
 

@@ -106,9 +106,12 @@ void GraphPlan::check_conflicts(const Node& node) const {
 void GraphPlan::check_writable(const Node& node, Permissions cumulative) const {
   PermissionSet needed = cumulative.needed;
   if (needed.has_any({Permission::write, Permission::write_unchanged}) && !node.is_writable()) {
-    if (node.io().inactive) throw Error("Block node is inactive");
-    throw Error("Block node is read-only");
+    if (!node.io().inactive) throw Error("Block node is read-only");
   }
+  PermissionSet changes =
+      needed & PermissionSet{Permission::write, Permission::write_unchanged, Permission::resize};
+  if (node.io().inactive && !changes.empty())
+    throw Error("Permission '{}' unavailable on inactive node", describe(changes));
   // Where the last unit is not whole, a write to it is widened past the end, which is a resize.
   if (needed.has(Permission::write) && !needed.has(Permission::resize) &&
       !is_aligned(node.length(), node.io().limits.request_alignment)) {

@@ -20,8 +20,16 @@ std::string Backend::describe_parent() const {
   return name_.empty() ? "an unnamed block device" : "block device '" + name_ + "'";
 }
 
+std::optional<Permissions> Backend::permissions_while(bool active) const {
+  if (active) return wanted_;
+  if (!allows_inactive_) return std::nullopt;
+  return Permissions{};
+}
+
 void Backend::attach(MainLoop& loop, NodePtr node, Permissions permissions) {
   assert(!root_);
+  wanted_ = permissions;
+  if (node->io().inactive && allows_inactive_) permissions = {};
   auto root = std::make_unique<Edge>(*this, "root", ChildRoles{});
   {
     GraphPlan plan(loop);
@@ -38,6 +46,7 @@ void Backend::set_permissions(MainLoop& loop, Permissions permissions) {
   plan.set_permissions(*root_, permissions);
   plan.prepare();
   plan.commit();
+  wanted_ = permissions;
 }
 
 Task<void> Backend::close(MainLoop& loop) {

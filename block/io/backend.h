@@ -48,6 +48,10 @@ class Backend final : public EdgeParent {
   // Whether the node may be moved to another AioContext while this user is there.
   void allow_context_change(bool allow) noexcept { allows_context_change_ = allow; }
 
+  // Whether the node may become inactive, or be it already, while this user is there: it asks for
+  // nothing then, and its writes fail.
+  void allow_inactive(bool allow) noexcept { allows_inactive_ = allow; }
+
   // --- Requests: any AioContext ---
   //
   // As in block/io/request.h, and: they wait while the node is drained, are counted in stats(), and
@@ -78,6 +82,8 @@ class Backend final : public EdgeParent {
     if (on_resize_) on_resize_();
   }
   bool allows_context_change() const noexcept override { return allows_context_change_; }
+  std::string parent_name() const override { return name_; }
+  std::optional<Permissions> permissions_while(bool active) const override;
 
  private:
   Status check_inside(uint64_t offset, uint64_t bytes) const noexcept;
@@ -92,6 +98,8 @@ class Backend final : public EdgeParent {
   IoStats stats_;
   bool write_cache_ = true;
   bool allows_context_change_ = false;
+  bool allows_inactive_ = false;
+  Permissions wanted_;  // while the node is active
   std::function<void()> on_resize_;
 };
 

@@ -63,10 +63,7 @@ Task<Status> read_counted(Node& node, uint64_t offset, IoVector into, ReadFlags 
 Task<Status> preadv(Edge& child, uint64_t offset, IoVector into, ReadFlags flags) {
   Status range = check_range(offset, into.size());
   if (!range.ok() || into.empty()) return Task<Status>::ready(range);
-  Node& node = child.node();
-  if (node.io().inactive.load(std::memory_order_relaxed)) [[unlikely]]
-    return Task<Status>::ready(Status::error(EPERM));
-  return read_counted(node, offset, into, flags);
+  return read_counted(child.node(), offset, into, flags);
 }
 
 }  // namespace strata::io
