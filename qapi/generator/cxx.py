@@ -52,13 +52,16 @@ def file_stem(module: str) -> str:
     return module.replace("-", "_")
 
 
-def type_name(found: Type) -> str:
-    """The C++ type that holds a value of a schema type."""
+def type_name(found: Type, scope: str = "") -> str:
+    """The C++ type that holds a value of a schema type.
+
+    `scope` is "qapi::" where a command may have the same name as the type.
+    """
     if isinstance(found, BuiltinType):
         return BUILTIN_CXX[found.name]
     if isinstance(found, ArrayType):
-        return f"std::vector<{type_name(found.element)}>"
-    return identifier(found.name)
+        return f"std::vector<{type_name(found.element, scope)}>"
+    return scope + identifier(found.name)
 
 
 def string(text: str) -> str:

@@ -9,13 +9,13 @@ from .schema import Module
 from .types import AlternateType, ArrayType, BuiltinType, EnumType, Member, ObjectType, Type
 
 
-def held_type(layout: Layout, owner: Type, found: Type) -> str:
-    name = type_name(found)
+def held_type(layout: Layout, owner: Type, found: Type, scope: str = "") -> str:
+    name = type_name(found, scope)
     return f"Box<{name}>" if layout.needs_box(owner, found) else name
 
 
-def member_type(layout: Layout, owner: Type, member: Member) -> str:
-    name = held_type(layout, owner, member.type)
+def member_type(layout: Layout, owner: Type, member: Member, scope: str = "") -> str:
+    name = held_type(layout, owner, member.type, scope)
     return f"std::optional<{name}>" if member.optional else name
 
 
@@ -46,7 +46,7 @@ def emit_variant(out: Writer, opening: str, layout: Layout, owner: Type, first: 
     out(closing)
 
 
-def emit_members(out: Writer, layout: Layout, obj: ObjectType) -> None:
+def emit_members(out: Writer, layout: Layout, obj: ObjectType, scope: str = "") -> None:
     """The own members of a struct, initialised."""
     for member in obj.own_members:
         with out.when(member.condition):
@@ -55,7 +55,7 @@ def emit_members(out: Writer, layout: Layout, obj: ObjectType) -> None:
                 isinstance(member.type, BuiltinType) and member.type.json_type in
                 ("int", "number", "boolean"))
             initial = "{}" if scalar else ""
-            out(f"{member_type(layout, obj, member)} {identifier(member.name)}{initial};")
+            out(f"{member_type(layout, obj, member, scope)} {identifier(member.name)}{initial};")
 
 
 class TypesEmitter:

@@ -13,9 +13,9 @@ from .schema import Module
 from .types import AlternateType, EnumType, ObjectType, Type
 
 
-def type_info(found: Type) -> str:
+def type_info(found: Type, scope: str = "") -> str:
     """The TypeRef of a type."""
-    return "size_type_info" if found.name == "size" else f"type_info<{type_name(found)}>"
+    return "size_type_info" if found.name == "size" else f"type_info<{type_name(found, scope)}>"
 
 
 def emit_object_tables(out: Writer, layout: Layout, obj: ObjectType, cxx: str) -> str:

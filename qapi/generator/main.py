@@ -16,6 +16,8 @@ if __package__ in (None, ""):
     __package__ = "qapi.generator"
 
 from .cxx import file_stem
+from .emit_commands import (CommandsEmitter, EventsEmitter, interface_header, interface_source,
+                            schema_order)
 from .emit_types import TypesEmitter
 from .emit_visitors import VisitorsEmitter
 from .layout import Layout
@@ -38,6 +40,30 @@ def generate(schema: Schema) -> dict[str, str]:
             emitted = emitter(layout, module, needed)
             files[f"{kind}_{stem}.h"] = emitted.header()
             files[f"{kind}_{stem}.cc"] = emitted.source()
+    files.update(generate_interface(schema, layout))
+    return files
+
+
+def generate_interface(schema: Schema, layout: Layout) -> dict[str, str]:
+    """The files of commands and events, for the modules that have any."""
+    files: dict[str, str] = {}
+    order = schema_order(schema)
+    found: dict[str, list[str]] = {}
+    for kind, emitter, wanted in (("commands", CommandsEmitter, Command),
+                                  ("events", EventsEmitter, Event)):
+        found[kind] = []
+        for module in schema.modules.values():
+            definitions = [d for d in module.definitions if isinstance(d, wanted)]
+            if not definitions:
+                continue
+            found[kind].append(module.name)
+            needed = layout.modules_needed(module.name, definitions)
+            emitted = emitter(layout, module, needed, order)
+            stem = file_stem(module.name)
+            files[f"{kind}_{stem}.h"] = emitted.header()
+            files[f"{kind}_{stem}.cc"] = emitted.source()
+    files["interface.h"] = interface_header()
+    files["interface.cc"] = interface_source(schema, found["commands"], found["events"])
     return files
 
 

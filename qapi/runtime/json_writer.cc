@@ -84,7 +84,7 @@ class Writer {
       first = false;
     }
     --depth_;
-    if (!first) new_line();
+    new_line();
     out_ += ']';
   }
 
@@ -121,7 +121,7 @@ class Writer {
       first = false;
     }
     --depth_;
-    if (!first) new_line();
+    new_line();
     out_ += '}';
   }
 
