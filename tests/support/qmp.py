@@ -109,6 +109,7 @@ class QMP:
         reply = self.reply(name, arguments, **names)
         if "error" in reply:
             raise QMPError(reply)
+        assert "return" in reply, reply
         return reply["return"]
 
     def error(self, name, arguments=None, /, **names):
