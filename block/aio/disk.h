@@ -108,7 +108,7 @@ class Disk {
   Disk& operator=(const Disk&) = delete;
 
   // The most bytes of one request; longer ones are EINVAL.
-  static constexpr size_t kMaxRequest = std::numeric_limits<int32_t>::max() & ~size_t{4095};
+  static constexpr size_t kMaxRequest = std::numeric_limits<int32_t>::max();
 
   // The number of bytes read: less than asked for at the end of the disk only, where it may be 0.
   // `into` stays the caller's and must live until the end; beyond the bytes read it is untouched.

@@ -17,6 +17,7 @@
 #include "block/aio/linux_aio_engine.h"
 #include "block/aio/thread_pool.h"
 #include "block/aio/uring_engine.h"
+#include "block/base/error.h"
 
 namespace strata {
 namespace {
@@ -40,7 +41,20 @@ HostDisk::HostDisk(UniqueFd fd, const DiskGeometry& geometry, Options options) n
 }
 
 HostDisk::~HostDisk() {
+  drop_from_rings();
+}
+
+void HostDisk::drop_from_rings() noexcept {
+  std::lock_guard lock(mutex_);
   for (const auto& files : held_by_) files->drop(fd_.get());
+  held_by_.clear();
+}
+
+// The descriptor keeps its number, so what is under way or queued need not know.
+void HostDisk::replace_descriptor(UniqueFd fd) {
+  if (::dup3(fd.get(), fd_.get(), O_CLOEXEC) < 0)
+    throw Error::from_errno(errno, "Could not replace the file descriptor");
+  drop_from_rings();
 }
 
 void HostDisk::held_by(std::shared_ptr<UringFiles> files) {

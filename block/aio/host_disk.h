@@ -43,12 +43,17 @@ class HostDisk final : public Disk {
                                     uint64_t bytes) override;
   Task<Status> drop_cache() override;
 
+  // From now on `fd`, another descriptor of the same file with the same flags but for the access
+  // mode. Requests may be under way. Throws Error, with nothing changed.
+  void replace_descriptor(UniqueFd fd);
+
   // For the io_uring engine: from now on `files` holds this descriptor, until told otherwise.
   void held_by(std::shared_ptr<UringFiles> files);
   // For the engines: the answer to a flush as the caller is to see it.
   int64_t flushed(int64_t answer) noexcept;
 
  private:
+  void drop_from_rings() noexcept;
   bool read_cached(DiskRequest& request, size_t& done) noexcept;
 
   UniqueFd fd_;
