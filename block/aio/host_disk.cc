@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cerrno>
 
 #include "block/aio/aio_context.h"
@@ -17,7 +18,6 @@
 #include "block/aio/linux_aio_engine.h"
 #include "block/aio/thread_pool.h"
 #include "block/aio/uring_engine.h"
-#include "block/base/error.h"
 
 namespace strata {
 namespace {
@@ -51,9 +51,8 @@ void HostDisk::drop_from_rings() noexcept {
 }
 
 // The descriptor keeps its number, so what is under way or queued need not know.
-void HostDisk::replace_descriptor(UniqueFd fd) {
-  if (::dup3(fd.get(), fd_.get(), O_CLOEXEC) < 0)
-    throw Error::from_errno(errno, "Could not replace the file descriptor");
+void HostDisk::replace_descriptor(UniqueFd fd) noexcept {
+  while (::dup3(fd.get(), fd_.get(), O_CLOEXEC) < 0) assert(errno == EINTR || errno == EBUSY);
   drop_from_rings();
 }
 

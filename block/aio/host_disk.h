@@ -44,8 +44,8 @@ class HostDisk final : public Disk {
   Task<Status> drop_cache() override;
 
   // From now on `fd`, another descriptor of the same file with the same flags but for the access
-  // mode. Requests may be under way. Throws Error, with nothing changed.
-  void replace_descriptor(UniqueFd fd);
+  // mode. Requests may be under way.
+  void replace_descriptor(UniqueFd fd) noexcept;
 
   // For the io_uring engine: from now on `files` holds this descriptor, until told otherwise.
   void held_by(std::shared_ptr<UringFiles> files);

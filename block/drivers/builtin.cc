@@ -3,16 +3,15 @@
 
 #include <array>
 
+#include "block/drivers/file/file.h"
 #include "block/drivers/null/null.h"
 #include "block/drivers/raw/raw.h"
 
 namespace strata {
 
 std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
-  static constexpr std::array<const DriverDescriptor*, 3> kDrivers{
-      &kNullAioDriver,
-      &kNullCoDriver,
-      &kRawDriver,
+  static constexpr std::array<const DriverDescriptor*, 5> kDrivers{
+      &kFileDriver, &kHostDeviceDriver, &kNullAioDriver, &kNullCoDriver, &kRawDriver,
   };
   return kDrivers;
 }

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/drivers/file/file.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+
+#include "block/aio/disk_geometry.h"
+#include "block/aio/host_disk.h"
+#include "block/aio/main_loop.h"
+#include "block/base/error.h"
+#include "block/drivers/file/image_file.h"
+#include "block/drivers/file/image_lock.h"
+#include "block/drivers/file/page_cache.h"
+#include "block/drivers/file/resize.h"
+#include "block/graph/node.h"
+#include "block/graph/open.h"
+#include "qapi/types_block_info.h"
+
+namespace strata {
+namespace {
+
+std::optional<DiskEngine> engine_of(std::optional<qapi::BlockdevAioOptions> aio) noexcept {
+  if (!aio) return std::nullopt;
+  switch (*aio) {
+    case qapi::BlockdevAioOptions::native:
+      return DiskEngine::native;
+    case qapi::BlockdevAioOptions::io_uring:
+      return DiskEngine::io_uring;
+    default:
+      return DiskEngine::threads;
+  }
+}
+
+constexpr PermissionSet kWriting{Permission::write, Permission::write_unchanged,
+                                 Permission::resize};
+
+class FileDriver final : public Driver {
+ public:
+  using Driver::Driver;
+
+  Task<void> open(OpenContext& context) override;
+  Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) override;
+  Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags) override;
+  Task<Status> pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) override;
+  Task<Status> pdiscard(uint64_t offset, uint64_t bytes) override;
+  Task<Status> flush() override;
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t bytes, StatusWant want) override;
+  Task<Result<uint64_t>> length() override { return disk_->size(); }
+  Task<void> truncate(uint64_t size, TruncateOptions options) override {
+    return resize_disk(*disk_, size, options);
+  }
+
+  WriteFlags write_flags() const noexcept override { return WriteFlag::fua; }
+  WriteFlags zero_flags() const noexcept override {
+    return {WriteFlag::may_unmap, WriteFlag::no_fallback};
+  }
+  Limits limits(const Limits&) const noexcept override;
+  // What a device held before is still there.
+  bool has_zero_init() const noexcept override { return !is_device(); }
+
+  void prepare_permissions(MainLoop& loop, Permissions permissions) override;
+  void commit_permissions() noexcept override;
+  void abort_permissions() noexcept override;
+
+  FileName file_name() const override;
+  std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const override;
+  std::unique_ptr<qapi::BlockStatsSpecific> specific_stats() const override;
+  Task<void> activate(MainLoop& loop) override;
+
+ private:
+  bool is_device() const noexcept { return descriptor().name == qapi::BlockdevDriver::host_device; }
+  Task<Status> zero_in_file(ByteRange range, WriteFlags flags);
+  Task<Status> try_change(SpaceChange change, ByteRange range, std::atomic<bool>& possible);
+
+  std::string filename_;
+  bool direct_ = false;
+  bool drop_cache_ = true;
+  bool check_cache_dropped_ = false;
+
+  std::unique_ptr<HostDisk> disk_;
+
+  // Main loop only.
+  ImageLock lock_;
+  bool follows_writers_ = false;  // auto-read-only: open for writing only while someone writes
+  bool is_open_writable_ = false;
+  UniqueFd replacement_;  // between prepare_permissions() and what follows
+  bool replacement_is_writable_ = false;
+
+  // Cleared once the kernel has said that it cannot.
+  std::atomic<bool> can_zero_{true};
+  std::atomic<bool> can_punch_{true};
+  std::atomic<bool> can_allocate_{true};
+  std::atomic<bool> can_discard_{true};
+
+  std::atomic<uint64_t> discards_{0};
+  std::atomic<uint64_t> failed_discards_{0};
+  std::atomic<uint64_t> discarded_bytes_{0};
+};
+
+Task<void> FileDriver::open(OpenContext& context) {
+  const auto& options = context.branch<qapi::BlockdevOptionsFile>();
+  const NodeOptions& node_options = context.node.options();
+  filename_ = options.filename;
+  direct_ = node_options.cache_direct;
+  drop_cache_ = options.drop_cache.value_or(true);
+  check_cache_dropped_ = options.x_check_cache_dropped.value_or(false);
+  if (options.pr_manager)
+    throw Error("No persistent reservation manager with id '{}'", *options.pr_manager);
+  int64_t max_batch = options.aio_max_batch.value_or(0);
+  if (max_batch < 0 || max_batch > UINT32_MAX) throw Error("aio-max-batch is out of range");
+
+  follows_writers_ = node_options.auto_read_only && !node_options.read_only;
+  is_open_writable_ = !node_options.read_only && !follows_writers_;
+  UniqueFd fd = open_image_file(filename_, is_device() ? FileKind::device : FileKind::regular,
+                                descriptor().format_name(),
+                                {.writable = is_open_writable_, .direct = direct_});
+
+  std::optional<DiskEngine> named = engine_of(options.aio);
+  EngineSupport support;
+  if (named != DiskEngine::threads) support = EngineSupport::probe();
+  HostDisk::Options disk_options{.direct = direct_,
+                                 .engine = choose_engine(named, direct_, support),
+                                 .max_batch = static_cast<uint32_t>(max_batch)};
+  DiskGeometry geometry = probe_geometry(fd.get(), direct_);
+
+  if (options.locking.value_or(qapi::OnOffAuto::auto_) != qapi::OnOffAuto::off) {
+    UniqueFd lock_fd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+    if (!lock_fd) throw Error::from_errno(errno, "Could not open '{}'", filename_);
+    lock_ = ImageLock(std::move(lock_fd), filename_, options.locking == qapi::OnOffAuto::on);
+  }
+  disk_ = std::make_unique<HostDisk>(std::move(fd), geometry, disk_options);
+  co_return;
+}
+
+Task<Status> FileDriver::preadv(uint64_t offset, IoVector into, ReadFlags) {
+  Result<size_t> got = co_await disk_->read(offset, into);
+  if (!got) co_return got.status();
+  if (*got < into.size()) [[unlikely]]
+    into.slice(*got, into.size() - *got).fill(std::byte{0});
+  co_return Status();
+}
+
+Task<Status> FileDriver::pwritev(uint64_t offset, IoVector from, WriteFlags flags) {
+  co_return co_await disk_->write(offset, from, flags.has(WriteFlag::fua));
+}
+
+Task<Status> FileDriver::flush() {
+  co_return co_await disk_->flush();
+}
+
+// ENOTSUP also where it was not worth trying.
+Task<Status> FileDriver::try_change(SpaceChange change, ByteRange range,
+                                    std::atomic<bool>& possible) {
+  if (!possible.load(std::memory_order_relaxed)) co_return Status::error(ENOTSUP);
+  Status status = co_await disk_->change_space(change, range);
+  switch (status.error_number()) {
+    case EOPNOTSUPP:
+    case ENOSYS:
+    case ENOTTY:
+    case ENODEV:
+      possible.store(false, std::memory_order_relaxed);
+      co_return Status::error(ENOTSUP);
+    case EINVAL:  // not this range, as with a device whose blocks it cuts
+    case EPERM:   // as with some seals of a memory file
+      co_return Status::error(ENOTSUP);
+    default:
+      co_return status;
+  }
+}
+
+Task<Status> FileDriver::pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) {
+  ByteRange range{offset, bytes};
+  bool inside = true;
+  if (!is_device()) {
+    Result<uint64_t> size = co_await disk_->size();
+    inside = size.ok() && range.end() <= *size;
+  }
+  // A hole never makes a file longer.
+  if (flags.has(WriteFlag::may_unmap) && inside) {
+    Status status = co_await try_change(SpaceChange::punch_hole, range, can_punch_);
+    if (status.error_number() != ENOTSUP) co_return status;
+  }
+  if (!is_device()) co_return co_await zero_in_file(range, flags);
+  // The kernel writes zero bytes itself where a device has no better way, which is not what is
+  // asked for if that would be too slow.
+  if (flags.has(WriteFlag::no_fallback)) co_return Status::error(ENOTSUP);
+  co_return co_await try_change(SpaceChange::zero, range, can_zero_);
+}
+
+Task<Status> FileDriver::zero_in_file(ByteRange range, WriteFlags flags) {
+  Status status = co_await try_change(SpaceChange::zero, range, can_zero_);
+  if (status.error_number() != ENOTSUP) co_return status;
+  // File systems without it mostly can make a hole and fill it up again.
+  Result<uint64_t> size = co_await disk_->size();
+  if (!size) co_return size.status();
+  if (range.offset < *size) {
+    ByteRange hole{range.offset, std::min(range.end(), *size) - range.offset};
+    status = co_await try_change(SpaceChange::punch_hole, hole, can_punch_);
+    if (!status.ok()) co_return status;
+  }
+  co_return co_await try_change(SpaceChange::allocate, range, can_allocate_);
+}
+
+Task<Status> FileDriver::pdiscard(uint64_t offset, uint64_t bytes) {
+  Status status = co_await try_change(SpaceChange::discard, {offset, bytes}, can_discard_);
+  if (status.ok()) {
+    discards_.fetch_add(1, std::memory_order_relaxed);
+    discarded_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  } else {
+    failed_discards_.fetch_add(1, std::memory_order_relaxed);
+  }
+  co_return status;
+}
+
+Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t bytes,
+                                                   StatusWant want) {
+  BlockStatus status;
+  status.flags = {StatusFlag::data, StatusFlag::offset_valid};
+  status.bytes = bytes;
+  status.map_offset = offset;
+  status.file = &node();
+  if (want == StatusWant::contents) co_return status;
+  Result<DiskExtent> extent = co_await disk_->extent_at(offset, bytes);
+  if (!extent) co_return extent.status();
+  // The end of the file, and of what a file system calls a hole, may lie inside an aligned unit,
+  // which then is as its data is.
+  uint32_t alignment = disk_->geometry().request_alignment;
+  uint64_t whole = extent->bytes / alignment * alignment;
+  if (extent->is_hole && whole != 0) {
+    status.flags = {StatusFlag::zero, StatusFlag::offset_valid};
+    status.bytes = whole;
+  } else if (extent->bytes != 0) {
+    status.bytes = std::min(bytes, align_up(extent->bytes, alignment));
+  } else {
+    status.flags = {StatusFlag::zero, StatusFlag::eof};  // behind the end
+  }
+  co_return status;
+}
+
+Limits FileDriver::limits(const Limits&) const noexcept {
+  const DiskGeometry& geometry = disk_->geometry();
+  Limits limits;
+  limits.request_alignment = geometry.request_alignment;
+  limits.min_memory_alignment = geometry.memory_alignment;
+  limits.optimal_memory_alignment = std::max<size_t>(geometry.memory_alignment, 4096);
+  if (geometry.is_block_device) {
+    limits.pwrite_zeroes_alignment = geometry.logical_block_size;
+    limits.pdiscard_alignment = std::max(geometry.discard_granularity, geometry.logical_block_size);
+  }
+  return limits;
+}
+
+void FileDriver::prepare_permissions(MainLoop&, Permissions permissions) {
+  bool want_writable = permissions.needed.has_any(kWriting);
+  if (follows_writers_ && want_writable != is_open_writable_) {
+    replacement_ =
+        reopen_image_file(disk_->fd(), filename_, {.writable = want_writable, .direct = direct_});
+    replacement_is_writable_ = want_writable;
+  }
+  try {
+    lock_.prepare(permissions);
+  } catch (...) {
+    replacement_.reset();
+    throw;
+  }
+}
+
+void FileDriver::commit_permissions() noexcept {
+  lock_.commit();
+  if (!replacement_) return;
+  disk_->replace_descriptor(std::move(replacement_));
+  is_open_writable_ = replacement_is_writable_;
+}
+
+void FileDriver::abort_permissions() noexcept {
+  lock_.abort();
+  replacement_.reset();
+}
+
+FileName FileDriver::file_name() const {
+  FileName name;
+  name.exact = filename_;
+  name.options["driver"] = std::string(descriptor().format_name());
+  name.options["filename"] = filename_;
+  return name;
+}
+
+std::unique_ptr<qapi::ImageInfoSpecific> FileDriver::specific_info() const {
+  if (is_device()) return nullptr;
+  auto info = std::make_unique<qapi::ImageInfoSpecific>();
+  info->select(qapi::ImageInfoSpecificKind::file);
+  info->get_if<qapi::ImageInfoSpecificFileWrapper>()->data.extent_size_hint =
+      extent_size_hint(disk_->fd());
+  return info;
+}
+
+std::unique_ptr<qapi::BlockStatsSpecific> FileDriver::specific_stats() const {
+  auto stats = std::make_unique<qapi::BlockStatsSpecific>();
+  stats->select(descriptor().name);
+  auto* file = stats->get_if<qapi::BlockStatsSpecificFile>();
+  file->discard_nb_ok = discards_.load(std::memory_order_relaxed);
+  file->discard_nb_failed = failed_discards_.load(std::memory_order_relaxed);
+  file->discard_bytes_ok = discarded_bytes_.load(std::memory_order_relaxed);
+  return stats;
+}
+
+// Another host may have written to the image: what this one caches of it is stale.
+Task<void> FileDriver::activate(MainLoop&) {
+  if (direct_ || !drop_cache_) co_return;
+  Status status = co_await disk_->flush();
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "Failed to sync file");
+  status = co_await disk_->drop_cache();
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "Failed to drop page cache");
+  if (check_cache_dropped_) check_page_cache_dropped(disk_->fd());
+}
+
+std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
+  return std::make_unique<FileDriver>(descriptor);
+}
+
+}  // namespace
+
+const DriverDescriptor kFileDriver{
+    .name = qapi::BlockdevDriver::file, .is_protocol = true, .create = create};
+const DriverDescriptor kHostDeviceDriver{
+    .name = qapi::BlockdevDriver::host_device, .is_protocol = true, .create = create};
+
+}  // namespace strata

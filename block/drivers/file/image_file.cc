@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/drivers/file/image_file.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "block/base/error.h"
+
+namespace strata {
+namespace {
+
+constexpr std::string_view kFdSetPrefix = "/dev/fdset/";
+
+int flags_of(OpenMode mode) noexcept {
+  return (mode.writable ? O_RDWR : O_RDONLY) | (mode.direct ? O_DIRECT : 0) | O_CLOEXEC;
+}
+
+int open_file(const char* name, int flags) noexcept {
+  int fd = -1;
+  do {
+    fd = ::open(name, flags);
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+Error open_error(int error, const std::string& name, OpenMode mode) {
+  Error result = Error::from_errno(error, "Could not open '{}'", name);
+  if (error == EINVAL && mode.direct)
+    return Error::from_text(
+        result.text() + " (the file system may not support O_DIRECT: try cache.direct=off)", error);
+  return result;
+}
+
+void check_kind(const struct stat& info, const std::string& name, FileKind kind,
+                std::string_view driver) {
+  if (kind == FileKind::regular && !S_ISREG(info.st_mode))
+    throw Error("'{}' driver requires '{}' to be a regular file", driver, name);
+  if (kind == FileKind::device && !S_ISBLK(info.st_mode) && !S_ISCHR(info.st_mode))
+    throw Error("'{}' driver requires '{}' to be either a character or block device", driver, name);
+}
+
+// A device may be write-protected and open for writing nevertheless.
+void check_device_writable(int fd) {
+  struct stat info{};
+  if (::fstat(fd, &info) != 0) throw Error::from_errno(errno, "Could not stat file");
+  int read_only = 0;
+  if (S_ISBLK(info.st_mode) && ::ioctl(fd, BLKROGET, &read_only) == 0 && read_only != 0)
+    throw Error::from_errno(EACCES, "The device is not writable");
+}
+
+}  // namespace
+
+UniqueFd open_image_file(const std::string& name, FileKind kind, std::string_view driver,
+                         OpenMode mode) {
+  int flags = flags_of(mode);
+  if (name.starts_with(kFdSetPrefix))
+    throw Error::from_errno(ENOSYS, "Could not dup FD for {} flags {:x}", name,
+                            flags & (O_ACCMODE | O_DIRECT));
+  struct stat info{};
+  // To open a FIFO may take for ever.
+  if (::stat(name.c_str(), &info) == 0 && S_ISFIFO(info.st_mode))
+    check_kind(info, name, kind, driver);
+  UniqueFd fd(open_file(name.c_str(), flags));
+  if (!fd) throw open_error(errno, name, mode);
+  if (::fstat(fd.get(), &info) != 0) throw Error::from_errno(errno, "Could not stat file");
+  check_kind(info, name, kind, driver);
+  if (mode.writable) check_device_writable(fd.get());
+  return fd;
+}
+
+UniqueFd reopen_image_file(int fd, const std::string& name, OpenMode mode) {
+  std::string same = "/proc/self/fd/" + std::to_string(fd);
+  UniqueFd again(open_file(same.c_str(), flags_of(mode)));
+  if (!again && errno == ENOENT) {  // no /proc here, or one without this process
+    again = UniqueFd(open_file(name.c_str(), flags_of(mode)));
+    struct stat before{};
+    struct stat now{};
+    if (again && (::fstat(fd, &before) != 0 || ::fstat(again.get(), &now) != 0 ||
+                  before.st_ino != now.st_ino || before.st_dev != now.st_dev))
+      throw Error("Could not open '{}': it is another file now", name);
+  }
+  if (!again) throw open_error(errno, name, mode);
+  if (mode.writable) check_device_writable(again.get());
+  return again;
+}
+
+}  // namespace strata

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Getting at a host's file: opening it, and opening it again in another mode.
+#pragma once
+
+#include <string>
+
+#include "block/base/unique_fd.h"
+
+namespace strata {
+
+enum class FileKind { regular, device };
+
+struct OpenMode {
+  bool writable = false;
+  bool direct = false;
+};
+
+// Opens `name`, which must be of the kind that `driver` (for error texts) is for. Never creates it.
+// Throws Error.
+UniqueFd open_image_file(const std::string& name, FileKind kind, std::string_view driver,
+                         OpenMode mode);
+
+// One more descriptor, with an open file of its own, of the file that `fd` stands for, even if
+// `name` means another one by now. Throws Error.
+UniqueFd reopen_image_file(int fd, const std::string& name, OpenMode mode);
+
+}  // namespace strata
