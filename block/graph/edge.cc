@@ -12,7 +12,8 @@ namespace strata {
 
 Edge::~Edge() {
   NodePtr child = set_child(nullptr);
-  if (child && !child->parents().empty()) relax_permissions(child->layer().main_loop(), *child);
+  // Where this was the last hold, the child goes now, and its own edges after it.
+  if (child.use_count() > 1) relax_permissions(child->layer().main_loop(), *child);
 }
 
 NodePtr Edge::set_child(NodePtr child) noexcept {
