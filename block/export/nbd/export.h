@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/coro/event.h"
+#include "block/coro/task.h"
+#include "block/nbd/meta_context.h"
+#include "block/nbd/option_replies.h"
+
+namespace strata {
+class AioContext;
+class Backend;
+}  // namespace strata
+
+namespace strata::nbd_export {
+
+struct ExportSettings {
+  std::string name;         // at most 4096 bytes
+  std::string description;  // at most 4096 bytes
+  bool writable = false;
+  bool allocation_depth = false;
+  bool multi_conn = true;  // tells clients that several connections see one cache
+  std::vector<std::string> bitmaps;
+  // Where connections are served, in turn; not empty.
+  std::vector<AioContext*> contexts;
+};
+
+// What clients of one name reach. Its settings do not change, and the node's size does not either:
+// an export does not share the resize permission. Connections use it in any context; users are
+// counted in the main loop.
+class NbdExport {
+ public:
+  NbdExport(std::unique_ptr<Backend> backend, ExportSettings settings);
+  ~NbdExport();
+  NbdExport(const NbdExport&) = delete;
+  NbdExport& operator=(const NbdExport&) = delete;
+
+  const std::string& name() const noexcept { return settings_.name; }
+  const std::string& description() const noexcept { return settings_.description; }
+  uint64_t size() const noexcept { return size_; }  // bytes
+  bool read_only() const noexcept { return !settings_.writable; }
+  Backend& backend() const noexcept { return *backend_; }
+
+  // Transmission flags for a connection in this mode.
+  uint16_t flags(nbd::ReplyMode mode) const noexcept;
+  nbd::BlockSizes block_sizes() const noexcept { return block_sizes_; }
+  nbd::MetaOffer meta_offer() const noexcept {
+    return {.allocation_depth = settings_.allocation_depth, .bitmaps = settings_.bitmaps};
+  }
+  const std::vector<std::string>& bitmaps() const noexcept { return settings_.bitmaps; }
+
+  // Main loop only, from here on.
+  AioContext& next_context() noexcept;
+  size_t users() const noexcept { return users_; }
+  void add_user() noexcept { ++users_; }
+  void remove_user() noexcept;
+  // No connection may begin from now on.
+  void begin_closing() noexcept { closing_ = true; }
+  bool is_closing() const noexcept { return closing_; }
+  // Waits until nobody uses the export any more.
+  Task<void> unused();
+  // For whoever closes the export, once it is unused.
+  std::unique_ptr<Backend> take_backend() noexcept;
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  ExportSettings settings_;
+  uint64_t size_;
+  nbd::BlockSizes block_sizes_;
+  size_t next_context_ = 0;
+  size_t users_ = 0;
+  bool closing_ = false;
+  Event unused_;
+};
+
+}  // namespace strata::nbd_export

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The handshake of one connection, from the greeting to the transmission phase. Main loop only; no
+// I/O on any node is done for it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/coro/task.h"
+#include "block/export/nbd/connection.h"
+#include "block/nbd/handshake.h"
+#include "block/nbd/meta_context.h"
+#include "block/nbd/option_replies.h"
+#include "block/nbd/options.h"
+
+namespace strata {
+class Stream;
+}
+
+namespace strata::nbd_export {
+
+class ExportTable;
+class NbdExport;
+
+class Handshake {
+ public:
+  // Both outlive the handshake. Whoever limits its time shuts the stream down.
+  Handshake(Stream& stream, const ExportTable& exports) noexcept
+      : stream_(stream), exports_(exports) {}
+
+  // What was agreed on. Nothing where the client left or must be disconnected; problem() then says
+  // why, or is empty where nothing was wrong.
+  Task<std::optional<Agreement>> run();
+  const std::string& problem() const noexcept { return problem_; }
+
+ private:
+  enum class Next { option, transmission, disconnect };
+  using Payload = nbd::ConstBytes;
+
+  // handshake.cc
+  Task<Next> greet();
+  Task<Next> take_option();
+  Task<Next> dispatch(nbd::OptionHeader header, Payload payload);
+  Task<bool> discard(uint64_t length);
+  Next give_up(std::string problem);
+  Task<Next> answer(nbd::Message message);
+  Task<Next> acknowledge(nbd::Option option) { return answer(nbd::build_ack(option)); }
+  Task<Next> refuse(nbd::Option option, nbd::OptionReply error, std::string text) {
+    return answer(nbd::build_error(option, error, text));
+  }
+  Task<Next> refuse(nbd::Option option, const nbd::OptionFault& fault) {
+    return refuse(option, fault.reply, fault.text);
+  }
+  Task<Next> refuse_unknown(nbd::Option option, std::string_view name);
+
+  // options_export.cc
+  Task<Next> list();
+  Task<Next> info(nbd::Option option, Payload payload);
+  Task<Next> export_name(Payload payload);
+
+  // options_meta.cc
+  Task<Next> meta_context(nbd::Option option, Payload payload);
+
+  // options_mode.cc
+  Task<Next> structured_reply();
+  Task<Next> extended_headers();
+  Task<Next> starttls();
+  Task<Next> abort();
+
+  Stream& stream_;
+  const ExportTable& exports_;
+  std::string problem_;
+  bool fixed_ = false;
+  bool no_zeroes_ = false;
+  nbd::ReplyMode mode_ = nbd::ReplyMode::simple;
+  std::shared_ptr<NbdExport> target_;
+  // What SET_META_CONTEXT selected, and of which export.
+  nbd::MetaSelection contexts_;
+  std::shared_ptr<NbdExport> contexts_of_;
+  std::vector<std::byte> payload_;
+};
+
+// A name for an error text: what is longer than 80 bytes is cut.
+std::string shorten_name(std::string_view name);
+
+}  // namespace strata::nbd_export

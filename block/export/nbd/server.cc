@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/export/nbd/server.h"
+
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "block/aio/main_loop.h"
+#include "block/aio/run_in.h"
+#include "block/base/error.h"
+#include "block/export/nbd/export.h"
+#include "block/export/nbd/handshake.h"
+
+namespace strata::nbd_export {
+namespace {
+
+// No limit on connections: more than there can be descriptors.
+constexpr size_t kUnlimited = size_t{1} << 30;
+// Large replies should not wait for the client after every 200 KiB.
+constexpr int kSendBuffer = 2 << 20;
+
+void tune(int fd) noexcept {
+  int one = 1;
+  // Fails where it is not TCP.
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  bool local = ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0 &&
+               address.ss_family == AF_UNIX;
+  // TCP sizes its buffers itself, and better.
+  if (!local) return;
+  if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kSendBuffer, sizeof kSendBuffer) != 0) {
+    ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
+  }
+}
+
+Task<void> transmit(AioContext& context, SocketStream& stream, const Agreement& agreement) {
+  stream.bind(context);
+  {
+    Connection connection(context, stream, agreement);
+    co_await connection.run();
+  }
+  stream.unbind();
+}
+
+}  // namespace
+
+struct NbdServer::Client {
+  Client(AioContext& context, UniqueFd fd) : stream(context, std::move(fd)) {}
+  SocketStream stream;
+  NbdExport* target = nullptr;
+};
+
+NbdServer::NbdServer(MainLoop& loop, ServerLimits limits, std::vector<ListeningSocket> sockets,
+                     Report report)
+    : loop_(loop),
+      limits_(limits),
+      report_(std::move(report)),
+      connections_(limits.max_connections != 0 ? limits.max_connections : kUnlimited) {
+  for (ListeningSocket& socket : sockets) {
+    files_.push_back(std::move(socket.file));
+    listeners_.push_back(std::make_unique<Listener>(loop.context(), std::move(socket.fd)));
+    scope_.spawn(accept_loop(*listeners_.back()));
+  }
+}
+
+NbdServer::~NbdServer() = default;
+
+void NbdServer::add_export(std::shared_ptr<NbdExport> added) {
+  if (exports_.find(added->name())) {
+    throw Error("NBD server already has export named '{}'", added->name());
+  }
+  exports_.add(std::move(added));
+}
+
+Task<void> NbdServer::remove_export(std::shared_ptr<NbdExport> removed) {
+  removed->begin_closing();
+  exports_.remove(*removed);
+  for (Client* client : clients_) {
+    if (client->target == removed.get()) client->stream.shutdown();
+  }
+  co_await removed->unused();
+}
+
+Task<void> NbdServer::stop() {
+  stopping_.cancel();
+  for (Client* client : clients_) client->stream.shutdown();
+  co_await scope_.join();
+  listeners_.clear();
+  files_.clear();
+}
+
+Task<void> NbdServer::accept_loop(Listener& listener) {
+  for (;;) {
+    Result<UniqueFd> accepted = co_await listener.accept(stopping_.token());
+    if (!accepted) co_return;
+    // One client too many is left waiting here, and the next ones in the socket's backlog.
+    Semaphore::Units units = co_await connections_.acquire();
+    if (stopping_.is_cancelled()) co_return;
+    scope_.spawn(serve(std::move(accepted).value(), std::move(units)));
+  }
+}
+
+Task<void> NbdServer::serve(UniqueFd fd, Semaphore::Units units) {
+  tune(fd.get());
+  Client client(loop_.context(), std::move(fd));
+  auto entry = clients_.insert(clients_.end(), &client);
+  if (auto agreement = co_await shake_hands(client)) {
+    NbdExport& target = *agreement->target;
+    client.target = &target;
+    target.add_user();
+    client.stream.unbind();
+    AioContext& context = target.next_context();
+    co_await run_in(context, transmit(context, client.stream, *agreement));
+    client.target = nullptr;
+    target.remove_user();
+  }
+  clients_.erase(entry);
+}
+
+Task<std::optional<Agreement>> NbdServer::shake_hands(Client& client) {
+  TaskScope timer;
+  CancelSource done;
+  if (limits_.handshake_seconds != 0) timer.spawn(limit_handshake(client, done.token()));
+  Handshake handshake(client.stream, exports_);
+  std::optional<Agreement> agreement = co_await handshake.run();
+  done.cancel();
+  co_await timer.join();
+  if (!handshake.problem().empty() && report_) {
+    report_(fmt::format("option negotiation failed: {}", handshake.problem()));
+  }
+  if (agreement && (agreement->target->is_closing() || stopping_.is_cancelled())) agreement.reset();
+  co_return agreement;
+}
+
+Task<void> NbdServer::limit_handshake(Client& client, CancelToken done) {
+  auto limit = std::chrono::seconds(limits_.handshake_seconds);
+  if (co_await loop_.context().sleep_for(limit, done)) client.stream.shutdown();
+}
+
+}  // namespace strata::nbd_export
