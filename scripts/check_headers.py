@@ -5,7 +5,10 @@
     scripts/check_headers.py [--build DIR] [TREE]
 
 A header is compiled again only when it, a file it includes, or the flags have changed since it
-last passed; what passed is kept in the build directory. The flags are those of the build.
+last passed; what passed is kept in the build directory. The flags are those of the build. A header
+that deliberately leaves an include to its users says so in a line of its own:
+
+    // Include first: "block/coro/task.h"
 """
 
 import argparse
@@ -56,9 +59,12 @@ def digest(paths, salt):
 
 def compile_alone(compiler, flags, header):
     """(complaint or None, files it depends on)."""
+    first = re.findall(r'^// Include first: "(.+)"$', header.read_text(), re.MULTILINE)
+    before = [word for name in first for word in ("-include", name)]
     run = subprocess.run(
-        compiler + flags + ["-fsyntax-only", "-x", "c++", "-Wno-pragma-once-outside-header",
-                            "-MD", "-MF", "/dev/stdout", str(header)],
+        compiler + flags + before + ["-fsyntax-only", "-x", "c++",
+                                     "-Wno-pragma-once-outside-header", "-MD", "-MF",
+                                     "/dev/stdout", str(header)],
         capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
     names = run.stdout.split(":", 1)[-1].replace("\\\n", " ").split()
     # System headers change only with their packages.

@@ -27,6 +27,7 @@ namespace strata {
 
 // From block/coro/task.h, which whoever instantiates a table has included; this room need not know
 // more of it than that it can be awaited.
+// Include first: "block/coro/task.h"
 template <class T>
 class Task;
 

@@ -40,6 +40,13 @@ def test_header_is_checked_again_when_what_it_includes_changes(tree):
     assert check(tree).returncode == 1
 
 
+def test_include_left_to_the_user_of_a_header(tree):
+    (tree / "block/a.h").write_text(
+        '#pragma once\n// Include first: "block/b.h"\nstruct B;\nB f();\nint g = sizeof(B);\n')
+    (tree / "block/b.h").write_text("#pragma once\nstruct B {};\n")
+    assert (check(tree).returncode, check(tree).stdout) == (0, "")
+
+
 def test_unconfigured_build_is_an_error(tree):
     (tree / "build/compile_commands.json").unlink()
     run = check(tree)
