@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/export/registry.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "block/base/error.h"
+#include "block/graph/activity.h"
+
+namespace strata {
+namespace {
+
+// Takes an id while an export is being made, so that nobody else does.
+class Reservation {
+ public:
+  Reservation(std::vector<std::string>& ids, const std::string& id) : ids_(ids), id_(id) {
+    ids_.push_back(id);
+  }
+  ~Reservation() { std::erase(ids_, id_); }
+  Reservation(const Reservation&) = delete;
+  Reservation& operator=(const Reservation&) = delete;
+
+ private:
+  std::vector<std::string>& ids_;
+  std::string id_;
+};
+
+Permissions permissions_for(bool writable) {
+  Permissions permissions;
+  permissions.needed = Permission::consistent_read;
+  if (writable) permissions.needed |= Permission::write;
+  return permissions;
+}
+
+}  // namespace
+
+ExportRegistry::ExportRegistry(BlockLayer& layer, FindIothread find_iothread)
+    : layer_(layer), find_iothread_(std::move(find_iothread)) {}
+
+ExportRegistry::~ExportRegistry() {
+  assert(exports_.empty() && "exports go before their registry");
+}
+
+void ExportRegistry::register_type(qapi::BlockExportType type, Factory factory) {
+  types_.push_back({type, std::move(factory)});
+}
+
+bool ExportRegistry::has_type(qapi::BlockExportType type) const noexcept {
+  return std::any_of(types_.begin(), types_.end(),
+                     [type](const Type& known) { return known.type == type; });
+}
+
+std::shared_ptr<Export> ExportRegistry::find(std::string_view id) const noexcept {
+  for (const auto& known : exports_) {
+    if (known->id() == id) return known;
+  }
+  return nullptr;
+}
+
+Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options) {
+  if (!is_wellformed_id(options.id)) throw Error("Invalid block export id");
+  bool reserved =
+      std::find(being_added_.begin(), being_added_.end(), options.id) != being_added_.end();
+  if (find(options.id) != nullptr || reserved)
+    throw Error("Block export id '{}' is already in use", options.id);
+  auto type = std::find_if(types_.begin(), types_.end(),
+                           [&](const Type& known) { return known.type == options.type; });
+  if (type == types_.end()) throw Error("No driver found for the requested export type");
+  Reservation reservation(being_added_, options.id);
+
+  NodePtr node = layer_.find_node(options.node_name);
+  if (!node || !node->is_open())
+    throw Error("Cannot find device='' nor node-name='{}'", options.node_name);
+  AioContext& context = options.iothread ? find_iothread_(*options.iothread) : node->home_context();
+  bool allow_inactive = options.allow_inactive.value_or(false);
+  if (!allow_inactive) co_await set_active(loop, *node, true);
+
+  auto backend = std::make_unique<Backend>(layer_);
+  backend->allow_inactive(allow_inactive);
+  backend->allow_context_change(!options.fixed_iothread.value_or(false));
+  backend->set_write_cache(!options.writethrough.value_or(false));
+  backend->attach(loop, std::move(node), permissions_for(options.writable.value_or(false)));
+  exports_.push_back(
+      co_await type->factory(ExportParts{loop, options, std::move(backend), context}));
+}
+
+void ExportRegistry::remove(MainLoop& loop, std::string_view id, qapi::BlockExportRemoveMode mode) {
+  std::shared_ptr<Export> target = find(id);
+  if (!target) throw Error("Export '{}' is not found", id);
+  if (target->shutting_down_) throw Error("Export '{}' is already shutting down", id);
+  if (mode == qapi::BlockExportRemoveMode::safe && target->users() != 0)
+    throw Error("export '{}' still in use", id)
+        .hint("Use mode='hard' to force client disconnect\n");
+  begin_shutdown(loop, std::move(target));
+}
+
+void ExportRegistry::begin_shutdown(MainLoop& loop, std::shared_ptr<Export> target) {
+  target->shutting_down_ = true;
+  scope_.spawn(shut_down(loop, std::move(target)));
+}
+
+Task<void> ExportRegistry::shut_down(MainLoop& loop, std::shared_ptr<Export> target) {
+  co_await target->shut_down(loop);
+  std::erase(exports_, target);
+  layer_.emit("BLOCK_EXPORT_DELETED", {{"id", target->id()}});
+  removed_.set();
+}
+
+bool ExportRegistry::any_of(std::optional<qapi::BlockExportType> type) const noexcept {
+  return std::any_of(exports_.begin(), exports_.end(),
+                     [&](const auto& known) { return !type || known->type() == *type; });
+}
+
+Task<void> ExportRegistry::remove_all(MainLoop& loop, std::optional<qapi::BlockExportType> type) {
+  std::vector<std::shared_ptr<Export>> targets = exports_;
+  for (std::shared_ptr<Export>& target : targets) {
+    if ((!type || target->type() == *type) && !target->shutting_down_)
+      begin_shutdown(loop, std::move(target));
+  }
+  while (any_of(type)) {
+    removed_.reset();
+    co_await removed_.wait();
+  }
+  if (!type) co_await scope_.join();
+}
+
+std::vector<qapi::BlockExportInfo> ExportRegistry::query() const {
+  std::vector<qapi::BlockExportInfo> result;
+  for (auto known = exports_.rbegin(); known != exports_.rend(); ++known) {
+    qapi::BlockExportInfo info;
+    info.id = (*known)->id();
+    info.type = (*known)->type();
+    info.node_name = (*known)->backend().node().name();
+    info.shutting_down = (*known)->shutting_down_;
+    result.push_back(std::move(info));
+  }
+  return result;
+}
+
+}  // namespace strata
