@@ -71,6 +71,8 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
   NodePtr node = layer_.find_node(options.node_name);
   if (!node || !node->is_open())
     throw Error("Cannot find device='' nor node-name='{}'", options.node_name);
+  bool writable = options.writable.value_or(false);
+  if (writable && node->is_read_only()) throw Error("Cannot export read-only node as writable");
   AioContext& context = options.iothread ? find_iothread_(*options.iothread) : node->home_context();
   bool allow_inactive = options.allow_inactive.value_or(false);
   if (!allow_inactive) co_await set_active(loop, *node, true);
@@ -79,19 +81,27 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
   backend->allow_inactive(allow_inactive);
   backend->allow_context_change(!options.fixed_iothread.value_or(false));
   backend->set_write_cache(!options.writethrough.value_or(false));
-  backend->attach(loop, std::move(node), permissions_for(options.writable.value_or(false)));
+  backend->attach(loop, std::move(node), permissions_for(writable));
   exports_.push_back(
       co_await type->factory(ExportParts{loop, options, std::move(backend), context}));
 }
 
-void ExportRegistry::remove(MainLoop& loop, std::string_view id, qapi::BlockExportRemoveMode mode) {
+Task<void> ExportRegistry::remove(MainLoop& loop, std::string id,
+                                  qapi::BlockExportRemoveMode mode) {
   std::shared_ptr<Export> target = find(id);
   if (!target) throw Error("Export '{}' is not found", id);
   if (target->shutting_down_) throw Error("Export '{}' is already shutting down", id);
   if (mode == qapi::BlockExportRemoveMode::safe && target->users() != 0)
     throw Error("export '{}' still in use", id)
         .hint("Use mode='hard' to force client disconnect\n");
-  begin_shutdown(loop, std::move(target));
+  bool has_clients = target->users() != 0;
+  begin_shutdown(loop, target);
+  while (!has_clients && find(id) == target) co_await next_removal();
+}
+
+Task<void> ExportRegistry::next_removal() {
+  removed_.reset();
+  co_await removed_.wait();
 }
 
 void ExportRegistry::begin_shutdown(MainLoop& loop, std::shared_ptr<Export> target) {
@@ -117,10 +127,7 @@ Task<void> ExportRegistry::remove_all(MainLoop& loop, std::optional<qapi::BlockE
     if ((!type || target->type() == *type) && !target->shutting_down_)
       begin_shutdown(loop, std::move(target));
   }
-  while (any_of(type)) {
-    removed_.reset();
-    co_await removed_.wait();
-  }
+  while (any_of(type)) co_await next_removal();
   if (!type) co_await scope_.join();
 }
 

@@ -42,9 +42,9 @@ class ExportRegistry {
 
   // For block-export-add. Throws Error, with nothing left behind.
   Task<void> add(MainLoop& loop, qapi::BlockExportOptions options);
-  // For block-export-del: begins; the event BLOCK_EXPORT_DELETED tells when it is gone. Throws
-  // Error.
-  void remove(MainLoop& loop, std::string_view id, qapi::BlockExportRemoveMode mode);
+  // For block-export-del. Without clients, it is gone when the task ends; with clients to be sent
+  // away, the event BLOCK_EXPORT_DELETED tells when. Throws Error.
+  Task<void> remove(MainLoop& loop, std::string id, qapi::BlockExportRemoveMode mode);
   // Shuts down those of one kind, or all, and waits until they are gone.
   Task<void> remove_all(MainLoop& loop, std::optional<qapi::BlockExportType> type = std::nullopt);
 
@@ -61,6 +61,7 @@ class ExportRegistry {
 
   void begin_shutdown(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> shut_down(MainLoop& loop, std::shared_ptr<Export> target);
+  Task<void> next_removal();
   bool any_of(std::optional<qapi::BlockExportType> type) const noexcept;
 
   BlockLayer& layer_;

@@ -50,7 +50,7 @@ class BlockLayer {
   // Throws for a name that is not well-formed or taken.
   void check_node_name(std::string_view name) const;
 
-  // Any thread.
+  // Any thread. In the main loop, the sink is called at once; from elsewhere, on a later turn.
   void emit(std::string_view event, boost::json::object data);
 
   // Flushes and closes `node` and what only it holds, then lets go. Errors of the flush are logged.

@@ -25,7 +25,6 @@ class NbdService::ServedExport final : public Export {
 
   Backend& backend() const noexcept override { return served_->backend(); }
   size_t users() const noexcept override { return served_->users(); }
-  const std::string& name() const noexcept { return served_->name(); }
 
  private:
   Task<void> shut_down(MainLoop& loop) override {
@@ -99,14 +98,6 @@ Task<void> NbdService::stop(MainLoop& loop) {
   if (!server_) co_return;  // somebody else stopped it meanwhile
   std::unique_ptr<NbdServer> server = std::move(server_);
   co_await server->stop();
-}
-
-std::string NbdService::id_of(const std::string& name) const {
-  for (const auto& known : exports_.all()) {
-    auto* served = dynamic_cast<ServedExport*>(known.get());
-    if (served != nullptr && served->name() == name) return served->id();
-  }
-  throw Error("Export '{}' is not found", name);
 }
 
 Task<std::unique_ptr<Export>> NbdService::make_export(ExportParts parts) {

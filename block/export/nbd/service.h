@@ -5,7 +5,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "block/aio/passed_fds.h"
 #include "block/export/nbd/server.h"
@@ -27,9 +26,6 @@ class NbdService {
   Task<void> stop(MainLoop& loop);
   bool is_running() const noexcept { return server_ != nullptr; }
   nbd_export::NbdServer* server() const noexcept { return server_.get(); }
-
-  // For nbd-server-remove: the id of the export that serves `name`. Throws Error.
-  std::string id_of(const std::string& name) const;
 
  private:
   class ServedExport;
