@@ -230,11 +230,13 @@ void AioContext::turn() {
   add(counters_.turns, 1);
   if (do_work()) return;
   if (!timers_.empty() && clock_.skip_to(timers_.next_deadline())) return;
-  if (poll_ns_ != 0 && poll_for_a_while()) return;
+  if (poll_for_a_while()) return;
   sleep();
 }
 
 bool AioContext::poll_for_a_while() {
+  poll_ns_ = std::min(poll_ns_, poll_max_ns_.load(std::memory_order_relaxed));
+  if (poll_ns_ == 0) return false;
   TimePoint start = Clock::monotonic().now();
   TimePoint now = start;
   TimePoint end = start + Duration(poll_ns_);

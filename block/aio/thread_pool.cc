@@ -69,9 +69,9 @@ bool ThreadPool::enqueue(Work& work, Threads& ended) noexcept {
     ThreadPoolLimits limits = context_.thread_pool_limits();
     while (threads_.size() < limits.min && start_thread()) {
     }
-    // A thread that has been woken but has not come yet still counts as idle, and the work that it
-    // will take as queued.
-    if (queued_ >= idle_ && threads_.size() < limits.max) start_thread();
+    // Threads that have just been started or woken, and have not come yet, will take some of what
+    // is queued.
+    if (queued_ + busy_ >= threads_.size() && threads_.size() < limits.max) start_thread();
     if (threads_.empty()) return false;
     work.next_ = nullptr;
     *last_ = &work;
@@ -103,9 +103,11 @@ void ThreadPool::run_thread(Threads::iterator self) {
   ::pthread_setname_np(::pthread_self(), "worker");
   std::unique_lock lock(mutex_);
   while (Work* work = next_work(lock)) {
+    ++busy_;
     lock.unlock();
     work->work();
     lock.lock();
+    --busy_;
   }
   if (!ending_) ended_.splice(ended_.end(), threads_, self);
 }

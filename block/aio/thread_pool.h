@@ -112,7 +112,8 @@ class ThreadPool {
   Work* first_ = nullptr;
   Work** last_ = &first_;
   size_t queued_ = 0;
-  size_t idle_ = 0;
+  size_t busy_ = 0;  // threads that are working
+  size_t idle_ = 0;  // threads that are waiting for work
   bool ending_ = false;
   Duration idle_time_ = std::chrono::seconds(10);
   Threads threads_;
