@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from .conditions import Condition, to_preprocessor
-from .types import ArrayType, BuiltinType, Type
+from .entities import ArrayType, BuiltinType, Type
 
 KEYWORDS = frozenset("""
 alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t

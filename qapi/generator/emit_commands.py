@@ -13,7 +13,7 @@ from .emit_types import emit_features, emit_members, features_name
 from .emit_visitors import emit_object_tables, type_info
 from .layout import Layout
 from .schema import Module, Schema
-from .types import Command, Event, ObjectType
+from .entities import Command, Event, ObjectType
 
 Definition = Union[Command, Event]
 
@@ -73,7 +73,7 @@ class _Emitter:
             out()
         out(f"}}  // namespace {self.space}\n")
         for definition in self.definitions():
-            if own_arguments(definition) or isinstance(definition, Event) and definition.argument:
+            if own_arguments(definition):
                 with out.when(definition.condition):
                     out("template <>")
                     out(f"const TypeInfo& type_info<{self._argument_name(definition)}>() noexcept;")
@@ -183,11 +183,9 @@ class EventsEmitter(_Emitter):
 
     def _define(self, out: Writer, event: Event) -> None:
         name = descriptor(event)
+        if own_arguments(event):
+            self._argument_table(out, event, event.argument)
         if event.argument:
-            # The data of a boxed event is a type of its own; the event adds nothing to it.
-            obj = event.argument if event.argument.implicit else ObjectType(
-                event.name, base=event.argument)
-            self._argument_table(out, event, obj)
             out(f"bool {name}::operator==(const {pascal(event.name)}&) const = default;")
         out(f"const EventDescription& {name}::info() noexcept {{")
         with out.indented():

@@ -6,7 +6,7 @@ from __future__ import annotations
 from .cxx import BANNER, Writer, file_stem, identifier, string, type_name
 from .layout import Layout
 from .schema import Module
-from .types import AlternateType, ArrayType, BuiltinType, EnumType, Member, ObjectType, Type
+from .entities import AlternateType, ArrayType, BuiltinType, EnumType, Member, ObjectType, Type
 
 
 def held_type(layout: Layout, owner: Type, found: Type, scope: str = "") -> str:

@@ -10,7 +10,7 @@ from .cxx import BANNER, Writer, file_stem, identifier, string, type_name
 from .emit_types import emit_features, features_name, held_type, member_type
 from .layout import Layout
 from .schema import Module
-from .types import AlternateType, EnumType, ObjectType, Type
+from .entities import AlternateType, EnumType, ObjectType, Type
 
 
 def type_info(found: Type, scope: str = "") -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from .schema import Schema
-from .types import AlternateType, ArrayType, Command, Event, ObjectType, Type
+from .entities import AlternateType, ArrayType, Command, Event, ObjectType, Type
 
 Edge = tuple[str, bool]  # the type needed, and whether it sits in an array
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Usage: main.py [--check | --list | --output DIRECTORY] SCHEMA
+"""Usage: main.py [--output DIRECTORY] [--manual DIRECTORY --version VERSION] SCHEMA
 
-Without options the schema is only checked; --output writes the C++ of every module there. A file
-whose contents would not change is left alone, so that nothing is compiled again for nothing.
+Without options the schema is only checked. --output writes the C++ of every module there, --manual
+the reference manual (qmp-reference.md, strata-qmp-ref.7). A file whose contents would not change is
+left alone, so that nothing is compiled again for nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ if __package__ in (None, ""):
 from .cxx import file_stem
 from .emit_commands import (CommandsEmitter, EventsEmitter, interface_header, interface_source,
                             schema_order)
+from .emit_manual import man_page, markdown
 from .emit_types import TypesEmitter
 from .emit_visitors import VisitorsEmitter
 from .layout import Layout
 from .schema import Schema
 from .source import SchemaError
-from .types import Command, Event
+from .entities import Command, Event
 
 
 def generate(schema: Schema) -> dict[str, str]:
@@ -81,6 +83,8 @@ def write_if_changed(path: str, text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Generates the C++ of a schema.")
     parser.add_argument("--output", metavar="DIRECTORY", help="where to write the generated files")
+    parser.add_argument("--manual", metavar="DIRECTORY", help="where to write the manual")
+    parser.add_argument("--version", default="", help="version the man page shows")
     parser.add_argument("schema", help="the main schema file")
     arguments = parser.parse_args()
     try:
@@ -91,6 +95,11 @@ def main() -> int:
     if arguments.output:
         for name, text in generate(schema).items():
             write_if_changed(os.path.join(arguments.output, name), text)
+    if arguments.manual:
+        name = "strata-qmp-ref"
+        write_if_changed(os.path.join(arguments.manual, "qmp-reference.md"), markdown(schema))
+        write_if_changed(os.path.join(arguments.manual, name + ".7"),
+                         man_page(schema, name, arguments.version))
     return 0
 
 

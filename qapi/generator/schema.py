@@ -8,10 +8,11 @@ import os
 from typing import Optional, Union
 
 from . import shape
+from .entities import (BUILTINS, QTYPE_VALUES, AlternateType, ArrayType, Branch, BuiltinType,
+                       Command, Definition, EnumType, EnumValue, Event, Feature, Member,
+                       ObjectType, Type)
 from .parser import Expression, SchemaReader
 from .source import Place, SchemaError
-from .types import (BUILTINS, QTYPE_VALUES, AlternateType, ArrayType, Branch, BuiltinType, Command,
-                    Definition, EnumType, EnumValue, Event, Feature, Member, ObjectType, Type)
 
 MAX_FEATURES = 64
 SPECIAL_FEATURES = ("deprecated", "unstable")

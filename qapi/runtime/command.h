@@ -52,7 +52,7 @@ template <class E>
 Event make_event(const E& event) {
   const EventDescription& info = E::info();
   if (info.data == type_info<NoArguments>) return Event{&info, std::nullopt};
-  return Event{&info, to_json(event)};
+  return Event{&info, write_value(info.data(), &event)};
 }
 
 }  // namespace strata::qapi
