@@ -22,6 +22,9 @@ namespace {
 constexpr int64_t kFirstPollNs = 4000;
 constexpr int64_t kDefaultGrow = 2;
 
+// A busy loop looks at its reactor once in so many turns.
+constexpr unsigned kBusyTurns = 4;
+
 class MonotonicClock final : public Clock {
  public:
   TimePoint now() noexcept override { return std::chrono::steady_clock::now(); }
@@ -218,18 +221,34 @@ bool AioContext::run_polled_sources() noexcept {
   return progress;
 }
 
-bool AioContext::do_work() {
+bool AioContext::run_ready() noexcept {
   bool progress = run_scheduled();
   progress |= run_polled_sources();
-  progress |= reactor_->io.poll() != 0;
   if (!timers_.empty()) progress |= timers_.expire(clock_.now());
   return progress;
 }
 
+bool AioContext::do_work() {
+  bool progress = run_ready();
+  progress |= reactor_->io.poll() != 0;
+  return progress;
+}
+
+// A loop that is about to sleep looks at its reactor by sleeping in it. One that is busy need not
+// pay for a look on each turn.
 void AioContext::turn() {
   add(counters_.turns, 1);
-  if (do_work()) return;
-  if (!timers_.empty() && clock_.skip_to(timers_.next_deadline())) return;
+  if (run_ready()) {
+    if (++busy_turns_ < kBusyTurns) return;
+    busy_turns_ = 0;
+    reactor_->io.poll();
+    return;
+  }
+  busy_turns_ = 0;
+  if (&clock_ != &Clock::monotonic()) {
+    if (reactor_->io.poll() != 0) return;
+    if (!timers_.empty() && clock_.skip_to(timers_.next_deadline())) return;
+  }
   if (poll_for_a_while()) return;
   sleep();
 }
@@ -262,6 +281,7 @@ void AioContext::sleep() {
     TimePoint start = adaptive ? Clock::monotonic().now() : TimePoint();
     add(counters_.sleeps, 1);
     reactor_->io.run_one();
+    reactor_->io.poll();  // what else has become ready, so that it all is one turn's work
     if (adaptive) adapt_polling((Clock::monotonic().now() - start).count());
   }
   if (!asleep_.exchange(false, std::memory_order_seq_cst)) add(counters_.wake_ups, 1);

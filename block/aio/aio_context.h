@@ -139,7 +139,8 @@ class AioContext final : public Executor {
 
   void drive(Task<void> task);
   void turn();
-  bool do_work();  // without sleeping; true if there was any
+  bool run_ready() noexcept;  // all but the reactor; true if there was anything to do
+  bool do_work();             // without sleeping; true if there was any
   bool run_scheduled() noexcept;
   bool run_polled_sources() noexcept;
   bool has_scheduled() const noexcept;
@@ -167,6 +168,7 @@ class AioContext final : public Executor {
   ResumptionList scheduled_;
   TimerHeap timers_;
   std::vector<PollSource*> poll_sources_;
+  unsigned busy_turns_ = 0;
   int64_t poll_ns_ = 0;
   std::unique_ptr<Reactor> reactor_;
   std::vector<ServiceSlot> services_;
