@@ -203,12 +203,10 @@ class NBD:
         if cookie is None:
             self.cookie += 1
             cookie = self.cookie
-        if self.extended:
-            head = struct.pack(">IHHQQQ", magic or EXT_REQUEST_MAGIC, flags, command, cookie,
-                               offset, length)
-        else:
-            head = struct.pack(">IHHQQI", magic or REQUEST_MAGIC, flags, command, cookie, offset,
-                               length)
+        if magic is None:
+            magic = EXT_REQUEST_MAGIC if self.extended else REQUEST_MAGIC
+        head = struct.pack(">IHHQQQ" if self.extended else ">IHHQQI", magic, flags, command,
+                           cookie, offset, length)
         self.send(head + payload)
         return cookie
 
