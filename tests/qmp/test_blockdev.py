@@ -166,6 +166,9 @@ ACCEPTED = [
 @pytest.mark.parametrize("arguments", [c[1] for c in ACCEPTED], ids=[c[0] for c in ACCEPTED])
 def test_accepted_and_deleted_without_a_trace(daemon, arguments):
     daemon.image()
+    # What is made once and kept (a ring, a thread pool) is made here.
+    daemon.qmp.cmd("blockdev-add", arguments)
+    daemon.qmp.cmd("blockdev-del", {"node-name": arguments["node-name"]})
     before = daemon.fds()
     daemon.qmp.cmd("blockdev-add", arguments)
     assert node(daemon, arguments["node-name"])["drv"] == arguments["driver"]
