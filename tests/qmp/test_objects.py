@@ -65,7 +65,8 @@ REFUSED = [
 def test_refused(daemon, arguments, text):
     threads = daemon.threads()
     assert daemon.qmp.error("object-add", arguments) == text
-    assert daemon.qmp.error("qom-get", path=f"/objects/{arguments.get('id') or 'x'}", property="type")
+    path = f"/objects/{arguments.get('id') or 'x'}"
+    assert daemon.qmp.error("qom-get", path=path, property="type")
     assert daemon.threads() == threads
 
 
