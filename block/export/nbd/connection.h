@@ -16,6 +16,7 @@
 #include "block/coro/scope.h"
 #include "block/coro/task.h"
 #include "block/export/nbd/buffer_pool.h"
+#include "block/export/nbd/export.h"
 #include "block/export/nbd/receive_buffer.h"
 #include "block/export/nbd/reply.h"
 #include "block/export/nbd/request_check.h"
@@ -31,11 +32,9 @@ class Stream;
 
 namespace strata::nbd_export {
 
-class NbdExport;
-
 // What the handshake has agreed on.
 struct Agreement {
-  std::shared_ptr<NbdExport> target;
+  ExportUser target;
   nbd::ReplyMode mode = nbd::ReplyMode::simple;
   nbd::MetaSelection contexts;
 };

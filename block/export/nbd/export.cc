@@ -47,6 +47,7 @@ uint16_t NbdExport::flags(nbd::ReplyMode mode) const noexcept {
 }
 
 AioContext& NbdExport::next_context() noexcept {
+  if (settings_.contexts.empty()) return backend_->node().home_context();
   return *settings_.contexts[next_context_++ % settings_.contexts.size()];
 }
 
@@ -59,10 +60,6 @@ Task<void> NbdExport::unused() {
     unused_.reset();
     co_await unused_.wait();
   }
-}
-
-std::unique_ptr<Backend> NbdExport::take_backend() noexcept {
-  return std::move(backend_);
 }
 
 }  // namespace strata::nbd_export

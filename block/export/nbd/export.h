@@ -25,7 +25,7 @@ struct ExportSettings {
   bool allocation_depth = false;
   bool multi_conn = true;  // tells clients that several connections see one cache
   std::vector<std::string> bitmaps;
-  // Where connections are served, in turn; not empty.
+  // Where connections are served, in turn. If empty: where the node is at home.
   std::vector<AioContext*> contexts;
 };
 
@@ -56,17 +56,16 @@ class NbdExport {
   // Main loop only, from here on.
   AioContext& next_context() noexcept;
   size_t users() const noexcept { return users_; }
-  void add_user() noexcept { ++users_; }
-  void remove_user() noexcept;
   // No connection may begin from now on.
   void begin_closing() noexcept { closing_ = true; }
   bool is_closing() const noexcept { return closing_; }
   // Waits until nobody uses the export any more.
   Task<void> unused();
-  // For whoever closes the export, once it is unused.
-  std::unique_ptr<Backend> take_backend() noexcept;
 
  private:
+  friend class ExportUser;
+  void remove_user() noexcept;
+
   std::unique_ptr<Backend> backend_;
   ExportSettings settings_;
   uint64_t size_;
@@ -75,6 +74,30 @@ class NbdExport {
   size_t users_ = 0;
   bool closing_ = false;
   Event unused_;
+};
+
+// Counts as a user of an export while it lives.
+class ExportUser {
+ public:
+  ExportUser() noexcept = default;
+  explicit ExportUser(std::shared_ptr<NbdExport> used) noexcept : used_(std::move(used)) {
+    if (used_) ++used_->users_;
+  }
+  ExportUser(ExportUser&& other) noexcept = default;
+  ExportUser& operator=(ExportUser&& other) noexcept {
+    std::swap(used_, other.used_);
+    return *this;
+  }
+  ~ExportUser() {
+    if (used_) used_->remove_user();
+  }
+
+  NbdExport* get() const noexcept { return used_.get(); }
+  NbdExport& operator*() const noexcept { return *used_; }
+  NbdExport* operator->() const noexcept { return used_.get(); }
+
+ private:
+  std::shared_ptr<NbdExport> used_;
 };
 
 }  // namespace strata::nbd_export

@@ -56,8 +56,8 @@ Task<std::optional<Agreement>> Handshake::run() {
   Next next = co_await greet();
   while (next == Next::option) next = co_await take_option();
   if (next == Next::disconnect) co_return std::nullopt;
-  if (contexts_of_ != target_) contexts_.clear();
-  co_return Agreement{.target = target_, .mode = mode_, .contexts = contexts_};
+  if (contexts_of_.get() != target_.get()) contexts_.clear();
+  co_return Agreement{.target = std::move(target_), .mode = mode_, .contexts = contexts_};
 }
 
 Task<Handshake::Next> Handshake::greet() {

@@ -24,7 +24,6 @@ class Stream;
 namespace strata::nbd_export {
 
 class ExportTable;
-class NbdExport;
 
 class Handshake {
  public:
@@ -36,6 +35,8 @@ class Handshake {
   // why, or is empty where nothing was wrong.
   Task<std::optional<Agreement>> run();
   const std::string& problem() const noexcept { return problem_; }
+  // The export the client is about to be given; null until then.
+  const NbdExport* target() const noexcept { return target_.get(); }
 
  private:
   enum class Next { option, transmission, disconnect };
@@ -77,7 +78,7 @@ class Handshake {
   bool fixed_ = false;
   bool no_zeroes_ = false;
   nbd::ReplyMode mode_ = nbd::ReplyMode::simple;
-  std::shared_ptr<NbdExport> target_;
+  ExportUser target_;
   // What SET_META_CONTEXT selected, and of which export.
   nbd::MetaSelection contexts_;
   std::shared_ptr<NbdExport> contexts_of_;

@@ -54,12 +54,9 @@ Task<Handshake::Next> Handshake::info(Option option, Payload payload) {
     co_return co_await answer(std::move(reply));
   }
   reply.put(nbd::build_ack(option).bytes());
+  if (option == Option::go) target_ = ExportUser(std::move(target));
   Next next = co_await answer(std::move(reply));
-  if (next == Next::option && option == Option::go) {
-    target_ = std::move(target);
-    next = Next::transmission;
-  }
-  co_return next;
+  co_return next == Next::option&& option == Option::go ? Next::transmission : next;
 }
 
 Task<Handshake::Next> Handshake::export_name(Payload payload) {
@@ -67,10 +64,9 @@ Task<Handshake::Next> Handshake::export_name(Payload payload) {
   if (!target) co_return give_up("export not found");
   nbd::Message reply = nbd::encode_export_name_reply(
       {.size = target->size(), .transmission_flags = target->flags(mode_)}, no_zeroes_);
+  target_ = ExportUser(std::move(target));
   Next next = co_await answer(std::move(reply));
-  if (next != Next::option) co_return next;
-  target_ = std::move(target);
-  co_return Next::transmission;
+  co_return next == Next::option ? Next::transmission : next;
 }
 
 }  // namespace strata::nbd_export

@@ -48,8 +48,14 @@ Task<void> transmit(AioContext& context, SocketStream& stream, const Agreement& 
 
 struct NbdServer::Client {
   Client(AioContext& context, UniqueFd fd) : stream(context, std::move(fd)) {}
+  // The export it uses, or has just been promised.
+  const NbdExport* target() const noexcept {
+    return handshake != nullptr ? handshake->target() : in_use;
+  }
+
   SocketStream stream;
-  NbdExport* target = nullptr;
+  const Handshake* handshake = nullptr;
+  const NbdExport* in_use = nullptr;
 };
 
 NbdServer::NbdServer(MainLoop& loop, ServerLimits limits, std::vector<ListeningSocket> sockets,
@@ -78,7 +84,7 @@ Task<void> NbdServer::remove_export(std::shared_ptr<NbdExport> removed) {
   removed->begin_closing();
   exports_.remove(*removed);
   for (Client* client : clients_) {
-    if (client->target == removed.get()) client->stream.shutdown();
+    if (client->target() == removed.get()) client->stream.shutdown();
   }
   co_await removed->unused();
 }
@@ -107,14 +113,10 @@ Task<void> NbdServer::serve(UniqueFd fd, Semaphore::Units units) {
   Client client(loop_.context(), std::move(fd));
   auto entry = clients_.insert(clients_.end(), &client);
   if (auto agreement = co_await shake_hands(client)) {
-    NbdExport& target = *agreement->target;
-    client.target = &target;
-    target.add_user();
     client.stream.unbind();
-    AioContext& context = target.next_context();
+    AioContext& context = agreement->target->next_context();
     co_await run_in(context, transmit(context, client.stream, *agreement));
-    client.target = nullptr;
-    target.remove_user();
+    client.in_use = nullptr;
   }
   clients_.erase(entry);
 }
@@ -124,7 +126,10 @@ Task<std::optional<Agreement>> NbdServer::shake_hands(Client& client) {
   CancelSource done;
   if (limits_.handshake_seconds != 0) timer.spawn(limit_handshake(client, done.token()));
   Handshake handshake(client.stream, exports_);
+  client.handshake = &handshake;
   std::optional<Agreement> agreement = co_await handshake.run();
+  if (agreement) client.in_use = agreement->target.get();
+  client.handshake = nullptr;
   done.cancel();
   co_await timer.join();
   if (!handshake.problem().empty() && report_) {
