@@ -105,6 +105,7 @@ Task<std::unique_ptr<Export>> NbdService::make_export(ExportParts parts) {
   try {
     if (!server_) throw Error("NBD server not running");
     ExportSettings settings = settings_from(parts.options, parts.context);
+    settings.multi_conn = server_->limits().max_connections != 1;
     if (server_->exports().find(settings.name))
       throw Error("NBD server already has export named '{}'", settings.name);
     forbid_resize(parts.loop, *parts.backend);
