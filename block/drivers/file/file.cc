@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/drivers/file/file.h"
 
+#include <sys/stat.h>
+
 #include <fcntl.h>
 
 #include <algorithm>
@@ -68,6 +70,8 @@ class FileDriver final : public Driver {
   FileName file_name() const override;
   std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const override;
   std::unique_ptr<qapi::BlockStatsSpecific> specific_stats() const override;
+  std::optional<ImageFacts> image_facts() const override { return ImageFacts{}; }
+  std::optional<uint64_t> allocated_size() const override;
   Task<void> activate(MainLoop& loop) override;
 
  private:
@@ -238,6 +242,13 @@ Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t byt
     status.flags = {StatusFlag::zero, StatusFlag::eof};  // behind the end
   }
   co_return status;
+}
+
+std::optional<uint64_t> FileDriver::allocated_size() const {
+  constexpr uint64_t kStatBlock = 512;  // of st_blocks, on any file system
+  struct stat info{};
+  if (::fstat(disk_->fd(), &info) != 0) return std::nullopt;
+  return static_cast<uint64_t>(info.st_blocks) * kStatBlock;
 }
 
 Limits FileDriver::limits(const Limits&) const noexcept {
