@@ -182,13 +182,28 @@ def test_used_node_moves_only_by_force(served):
 # Inactive nodes.
 
 @pytest.mark.strata_only()
-def test_inactive_node_says_so_and_refuses_io(served):
+def test_inactive_node_says_so_until_an_export_activates_it(served):
+    def is_active():
+        nodes = served.qmp.cmd("query-named-block-nodes")
+        return [n["active"] for n in nodes if n["node-name"] == "f"][0]
+
     served.add_file("f")
     served.qmp.cmd("blockdev-set-active", {"node-name": "f", "active": False})
-    node = [n for n in served.qmp.cmd("query-named-block-nodes") if n["node-name"] == "f"][0]
-    assert node["active"] is False
-    assert served.qmp.error("block-export-add", {"type": "nbd", "id": "e", "node-name": "f",
-                                                 "writable": True})
+    assert not is_active()
+    served.qmp.cmd("block-export-add", {"type": "nbd", "id": "e", "node-name": "f",
+                                        "writable": True})
+    assert is_active()
+    assert served.qmp.error("blockdev-set-active", {"node-name": "f", "active": False})
+
+
+@pytest.mark.strata_only()
+def test_inactive_node_stays_so_for_an_export_that_allows_it(served):
+    served.add_file("f")
+    served.qmp.cmd("blockdev-set-active", {"node-name": "f", "active": False})
+    served.qmp.cmd("block-export-add", {"type": "nbd", "id": "e", "node-name": "f",
+                                        "writable": True, "allow-inactive": True})
+    nodes = served.qmp.cmd("query-named-block-nodes")
+    assert [n["active"] for n in nodes if n["node-name"] == "f"] == [False]
 
 
 @pytest.mark.strata_only()

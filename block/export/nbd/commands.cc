@@ -17,6 +17,8 @@ using nbd::Command;
 using nbd::Request;
 
 constexpr size_t kStatusBytes = 64 * 1024;
+// Below this length, a read costs less than asking the file system where its holes are.
+constexpr uint64_t kHolesWorthFinding = 64 * 1024;
 // Lookups for one context of one BLOCK_STATUS. An answer may be shorter than the question, and a
 // client must not keep us busy for minutes with one request.
 constexpr int kMostLookups = 16 * 1024;
@@ -153,11 +155,13 @@ Task<Status> Connection::read_pieces(Slot& slot) {
 Task<Status> Connection::find_pieces(Slot& slot) {
   const uint64_t end = slot.request.offset + slot.request.length;
   uint64_t offset = slot.request.offset;
+  const StatusWant want =
+      slot.request.length >= kHolesWorthFinding ? StatusWant::mapping : StatusWant::contents;
   while (offset < end) {
     bool hole = false;
     uint64_t bytes = end - offset;
     if (slot.pieces.size() + 1 < Reply::kMostPieces) {
-      auto found = co_await export_.backend().block_status(offset, bytes, StatusWant::contents);
+      auto found = co_await export_.backend().block_status(offset, bytes, want);
       if (!found) co_return found.status();
       hole = found->status.flags.has(StatusFlag::zero);
       if (found->status.bytes != 0) bytes = std::min(bytes, found->status.bytes);
@@ -211,8 +215,9 @@ void Connection::wanted_contexts(const Slot& slot, std::vector<uint32_t>& ids) c
 }
 
 Task<Status> Connection::list_extents(Request request, uint32_t id, nbd::ExtentList& list) {
+  // Only where zeroes lie takes asking the file system; who holds the data is known without.
   const StatusWant want =
-      id == nbd::kAllocationDepthId ? StatusWant::mapping : StatusWant::contents;
+      id == nbd::kAllocationDepthId ? StatusWant::contents : StatusWant::mapping;
   const uint64_t end = request.offset + request.length;
   uint64_t offset = request.offset;
   bool more = true;
