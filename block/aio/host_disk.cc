@@ -74,6 +74,7 @@ int64_t HostDisk::flushed(int64_t answer) noexcept {
 // there. Where the cache does not have what is asked for, fewer and fewer reads are tried, and all
 // again after one hit.
 bool HostDisk::read_cached(DiskRequest& request, size_t& done) noexcept {
+  if (request.data.size() > kLargestInline) return false;
   uint32_t pass = reads_to_pass_.load(std::memory_order_relaxed);
   if (pass != 0) {
     if (pass != kNever) reads_to_pass_.store(pass - 1, std::memory_order_relaxed);

@@ -16,6 +16,9 @@ namespace strata {
 
 class HostDisk;
 
+// The most bytes that the loop's own thread copies to or from the page cache at a time.
+inline constexpr size_t kLargestInline = 1 << 20;
+
 // Lives in the DiskRequest's scratch space, from start() until its result is set.
 class HostRequest final : public ThreadPool::Work {
  public:

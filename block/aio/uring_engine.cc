@@ -150,7 +150,10 @@ bool UringEngine::prepare(HostRequest& host, io_uring_sqe& sqe) noexcept {
     }
     if (request.fua && !is_read) sqe.rw_flags = RWF_DSYNC;
   }
-  if (hold_file(disk)) io_uring_sqe_set_flags(&sqe, IOSQE_FIXED_FILE);  // fd is the slot, too
+  unsigned flags = 0;
+  if (hold_file(disk)) flags |= IOSQE_FIXED_FILE;  // its descriptor is the slot, too
+  if (!disk.options().direct && host.asked > kLargestInline) flags |= IOSQE_ASYNC;
+  io_uring_sqe_set_flags(&sqe, flags);
   io_uring_sqe_set_data(&sqe, &host);
   return true;
 }
