@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The storage daemon's program: from the command line to the last flush.
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+
+#include "block/aio/fd_watch.h"
+#include "block/base/error.h"
+#include "block/base/log.h"
+#include "block/coro/scope.h"
+#include "storage-daemon/daemon.h"
+#include "storage-daemon/program/command_line.h"
+#include "storage-daemon/program/daemonize.h"
+#include "storage-daemon/program/pid_file.h"
+#include "storage-daemon/program/process_options.h"
+#include "storage-daemon/program/systemd.h"
+
+namespace strata {
+namespace {
+
+void report(const Error& error) {
+  if (!error.text().empty()) write_log_line(error.text());
+  std::fputs(error.hint_text().c_str(), stderr);
+}
+
+// SIGINT, SIGTERM and SIGHUP come through a descriptor, to all threads the same.
+UniqueFd take_signals() {
+  ::signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  for (int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&signals, number);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) throw Error::from_errno(errno, "Cannot receive signals");
+  return fd;
+}
+
+Task<void> end_on_signal(MainLoop& loop, Daemon& daemon, FdWatch& watch, CancelToken cancel) {
+  if (!co_await watch.readable(cancel)) co_return;
+  daemon.request_shutdown();
+  // An option may be waiting for a device's first client.
+  daemon.interrupt_options(loop);
+}
+
+struct Start {
+  CommandLine line;
+  PassedFds passed;
+  Daemonizer daemonizer;
+};
+
+// Yields the process's exit status.
+Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
+  PidFile pid_file;
+  std::optional<Error> failure;
+  try {
+    if (auto help = co_await process_options(loop, daemon, start.line)) {
+      std::fputs(help->c_str(), stdout);
+      daemon.request_shutdown();
+    }
+    if (!daemon.is_shutting_down()) {
+      if (start.line.pidfile) pid_file = PidFile(*start.line.pidfile);
+      start.daemonizer.ready();
+      notify_service_manager("READY=1\nSTATUS=Serving");
+    }
+  } catch (Error& error) {
+    failure = std::move(error);
+  }
+  if (failure)
+    report(*failure);
+  else
+    co_await daemon.wait_for_shutdown();
+  notify_service_manager("STOPPING=1");
+  co_await daemon.shut_down(loop);
+  co_return failure ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+Task<int> run(MainLoop& loop, UniqueFd signals, Start& start) {
+  Daemon daemon(loop, std::move(start.passed));
+  FdWatch watch(loop.context(), signals.get());
+  CancelSource stop_watching;
+  TaskScope scope;
+  scope.spawn(end_on_signal(loop, daemon, watch, stop_watching.token()));
+  int status = co_await serve(loop, daemon, start);
+  stop_watching.cancel();
+  co_await scope.join();
+  co_return status;
+}
+
+int main_program(int argc, char** argv) {
+  Start start;
+  start.passed = PassedFds::inherited();
+  start.line = parse_command_line(argc, argv);
+  if (start.line.message) {
+    std::fputs(start.line.message->c_str(), stdout);
+    return EXIT_SUCCESS;
+  }
+  name_activated_sockets(start.passed);
+  if (start.line.daemonize) start.daemonizer.begin();
+  UniqueFd signals = take_signals();
+  AioContext context("main-loop");
+  MainLoop loop(context);
+  return context.run_to_completion(run(loop, std::move(signals), start));
+}
+
+}  // namespace
+}  // namespace strata
+
+int main(int argc, char** argv) {
+  strata::set_program_name(argv[0]);
+  try {
+    return strata::main_program(argc, argv);
+  } catch (const strata::Error& error) {
+    strata::report(error);
+  } catch (const std::exception& error) {
+    strata::write_log_line(error.what());
+  }
+  return EXIT_FAILURE;
+}
