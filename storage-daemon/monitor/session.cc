@@ -2,7 +2,9 @@
 #include "storage-daemon/monitor/session.h"
 
 #include <array>
+#include <string_view>
 
+#include "block/base/log.h"
 #include "qapi/runtime/json_writer.h"
 #include "storage-daemon/daemon.h"
 
@@ -15,6 +17,13 @@ constexpr size_t kOutputForNextCommand = 256 << 10;
 constexpr size_t kMaxOutput = 16 << 20;
 // How long a client that has ended its input is given to read the rest.
 constexpr auto kLastFlush = std::chrono::milliseconds(500);
+
+// What an error says to people beyond its text, such as who holds a lock, has no place in QMP.
+void log_hint(const Error& error) {
+  std::string_view hint = error.hint_text();
+  while (hint.ends_with('\n')) hint.remove_suffix(1);
+  if (!hint.empty()) log_error("{}\n{}", error.text(), hint);
+}
 
 }  // namespace
 
@@ -157,6 +166,7 @@ Task<boost::json::object> QmpSession::respond(const boost::json::value& input) {
         co_await CommandTable::call(*entry, context, std::move(request.arguments));
     co_return make_reply(std::move(result), id);
   } catch (const Error& error) {
+    log_hint(error);
     co_return make_error_reply(error, id);
   } catch (const std::bad_alloc&) {
     co_return make_error_reply(Error("Out of memory"), id);
