@@ -39,7 +39,7 @@ JSON object.
            [,writable=on|off][,iothread=ID][,allocation-depth=on|off]
                          serve a node over NBD (after --nbd-server)
 
-  --metrics PATH|HOST:PORT
+  --metrics unix:PATH|HOST:PORT
                          answer HTTP requests with counters in Prometheus's
                          text format
 
