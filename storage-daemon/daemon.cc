@@ -30,7 +30,8 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
                  return *context;
                }),
       nbd_(exports_, passed_),
-      commands_(make_command_table()) {}
+      commands_(make_command_table()),
+      command_trace_(commands_) {}
 
 Daemon::~Daemon() = default;
 

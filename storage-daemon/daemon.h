@@ -17,6 +17,7 @@
 #include "storage-daemon/chardev/registry.h"
 #include "storage-daemon/commands/context.h"
 #include "storage-daemon/metrics/server.h"
+#include "storage-daemon/monitor/command_trace.h"
 #include "storage-daemon/monitor/events.h"
 #include "storage-daemon/objects/registry.h"
 
@@ -49,6 +50,7 @@ class Daemon {
   EventHub& events() noexcept { return events_; }
   PassedFds& passed_fds() noexcept { return passed_; }
   const CommandTable& commands() const noexcept { return commands_; }
+  const CommandTrace& command_trace() const noexcept { return command_trace_; }
   // Held while a command is executed: they come one after the other, from whichever monitor.
   Mutex& command_lock() noexcept { return command_lock_; }
 
@@ -88,6 +90,7 @@ class Daemon {
   NbdService nbd_;
   std::map<std::string, std::string> export_threads_;  // the iothread's id, by the export's
   CommandTable commands_;
+  CommandTrace command_trace_;
   Mutex command_lock_;
   std::vector<std::unique_ptr<Monitor>> monitors_;
   Event shutdown_;

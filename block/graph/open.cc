@@ -2,10 +2,13 @@
 #include "block/graph/open.h"
 
 #include "block/base/error.h"
+#include "block/base/trace.h"
 #include "block/graph/plan.h"
 
 namespace strata {
 namespace {
+
+const TracePoint trace_bdrv_open_common("bdrv_open_common");
 
 NodeOptions apply(const qapi::BlockdevOptions& options, NodeOptions in_force) {
   if (options.read_only) in_force.read_only = *options.read_only;
@@ -90,6 +93,8 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
 
 Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options) {
   NodeOptions in_force = effective_options(options);
+  trace_bdrv_open_common("node {} driver {}", options.node_name.value_or(""),
+                         to_string(options.driver));
   co_return co_await NodeOpener(loop, layer).open(std::move(options), in_force);
 }
 

@@ -5,10 +5,18 @@
 #include <cerrno>
 
 #include "block/base/error.h"
+#include "block/base/trace.h"
 #include "block/graph/layer.h"
 #include "block/graph/plan.h"
 
 namespace strata {
+namespace {
+
+const TracePoint trace_blk_co_preadv("blk_co_preadv");
+const TracePoint trace_blk_co_pwritev("blk_co_pwritev");
+const TracePoint trace_blk_co_pwrite_zeroes("blk_co_pwrite_zeroes");
+
+}  // namespace
 
 Backend::Backend(BlockLayer& layer, std::string name) : layer_(layer), name_(std::move(name)) {}
 
@@ -65,6 +73,7 @@ Status Backend::check_inside(uint64_t offset, uint64_t bytes) const noexcept {
 
 Task<Status> Backend::preadv(uint64_t offset, IoVector into, ReadFlags flags) {
   Gate::Pass pass = co_await gate_.enter();
+  trace_blk_co_preadv("blk {} offset {} bytes {}", fmt::ptr(this), offset, into.size());
   IoStats::Request request(stats_, IoKind::read, into.size());
   Status status = check_inside(offset, into.size());
   if (status.ok()) status = co_await io::preadv(*root_, offset, into, flags);
@@ -74,6 +83,7 @@ Task<Status> Backend::preadv(uint64_t offset, IoVector into, ReadFlags flags) {
 
 Task<Status> Backend::pwritev(uint64_t offset, IoVector from, WriteFlags flags) {
   Gate::Pass pass = co_await gate_.enter();
+  trace_blk_co_pwritev("blk {} offset {} bytes {}", fmt::ptr(this), offset, from.size());
   IoStats::Request request(stats_, IoKind::write, from.size());
   Status status = check_inside(offset, from.size());
   if (status.ok()) status = co_await io::pwritev(*root_, offset, from, with_cache_mode(flags));
@@ -83,6 +93,7 @@ Task<Status> Backend::pwritev(uint64_t offset, IoVector from, WriteFlags flags) 
 
 Task<Status> Backend::pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) {
   Gate::Pass pass = co_await gate_.enter();
+  trace_blk_co_pwrite_zeroes("blk {} offset {} bytes {}", fmt::ptr(this), offset, bytes);
   IoStats::Request request(stats_, IoKind::zeroes, bytes);
   Status status = check_inside(offset, bytes);
   if (status.ok())

@@ -11,6 +11,7 @@
 
 #include "block/base/error.h"
 #include "qapi/runtime/scalars.h"
+#include "storage-daemon/program/option_words.h"
 
 namespace strata {
 namespace {
@@ -41,55 +42,6 @@ constexpr std::array kParameters = std::to_array<Parameter>({
     {"websocket", Type::boolean},   {"width", Type::number},
 });
 
-struct Pair {
-  std::string key;
-  std::string value;
-  bool short_form = false;  // KEY or noKEY instead of KEY=on or KEY=off
-};
-
-// Takes text up to a single comma, which goes too; doubled commas stand for one.
-std::string take_value(std::string_view& text) {
-  std::string value;
-  while (!text.empty()) {
-    char c = text.front();
-    text.remove_prefix(1);
-    if (c == ',') {
-      if (text.empty() || text.front() != ',') break;
-      text.remove_prefix(1);
-    }
-    value += c;
-  }
-  return value;
-}
-
-std::vector<Pair> split(std::string_view text) {
-  std::vector<Pair> pairs;
-  bool first = true;
-  while (!text.empty()) {
-    size_t end = text.find_first_of("=,");
-    Pair pair;
-    if (end != std::string_view::npos && text[end] == '=') {
-      pair.key = text.substr(0, end);
-      text.remove_prefix(end + 1);
-      pair.value = take_value(text);
-    } else if (first) {
-      pair.key = "backend";
-      pair.value = take_value(text);
-    } else {
-      pair.key = take_value(text);
-      pair.short_form = true;
-      pair.value = "on";
-      if (pair.key.starts_with("no") && pair.key != "nodelay") {
-        pair.key.erase(0, 2);
-        pair.value = "off";
-      }
-    }
-    first = false;
-    pairs.push_back(std::move(pair));
-  }
-  return pairs;
-}
-
 bool is_help(std::string_view text) {
   return text == "help" || text == "?";
 }
@@ -103,11 +55,11 @@ bool is_identifier(std::string_view id) {
 // The values, checked against their types; the last of several counts.
 class Values {
  public:
-  void set(const Pair& pair) {
-    auto known = std::ranges::find(kParameters, pair.key, &Parameter::name);
-    if (known == kParameters.end()) throw Error("Invalid parameter '{}'", pair.key);
-    check(*known, pair.value);
-    values_.insert_or_assign(pair.key, pair.value);
+  void set(const OptionWord& word) {
+    auto known = std::ranges::find(kParameters, word.key, &Parameter::name);
+    if (known == kParameters.end()) throw Error("Invalid parameter '{}'", word.key);
+    check(*known, word.value);
+    values_.insert_or_assign(word.key, word.value);
   }
 
   bool has(const std::string& name) const { return values_.contains(name); }
@@ -208,7 +160,7 @@ void fill(qapi::ChardevSocket& socket, const Values& values) {
     throw Error("'wait' option is incompatible with socket in client connect mode");
   socket.addr = parse_address(values);
   socket.server = server;
-  socket.wait = server && values.boolean("wait").value_or(true);
+  if (server) socket.wait = values.boolean("wait").value_or(true);
   socket.nodelay =
       values.has("delay") ? !*values.boolean("delay") : values.boolean("nodelay").value_or(false);
   socket.telnet = values.boolean("telnet");
@@ -249,8 +201,8 @@ void fill(Options&, const Values&) {}
 
 ChardevHelp chardev_help(std::string_view text) {
   if (is_help(text)) return ChardevHelp::backends;
-  for (const Pair& pair : split(text)) {
-    if (pair.short_form && is_help(pair.key)) return ChardevHelp::options;
+  for (const OptionWord& word : split_option(text, "backend")) {
+    if (word.short_form && is_help(word.key)) return ChardevHelp::options;
   }
   return ChardevHelp::none;
 }
@@ -266,21 +218,21 @@ std::string chardev_options_help() {
 ChardevOption parse_chardev_option(std::string_view text) {
   ChardevOption option;
   Values values;
-  std::vector<Pair> pairs = split(text);
-  for (const Pair& pair : pairs) {
-    if (pair.key != "id") continue;
-    option.id = pair.value;
+  std::vector<OptionWord> words = split_option(text, "backend");
+  for (const OptionWord& word : words) {
+    if (word.key != "id") continue;
+    option.id = word.value;
     if (!is_identifier(option.id))
       throw Error("Parameter 'id' expects an identifier")
           .hint("Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n");
   }
-  for (const Pair& pair : pairs) {
-    if (pair.short_form && pair.key != "id")
+  for (const OptionWord& word : words) {
+    if (word.short_form && word.key != "id")
       option.warnings.push_back(
           fmt::format("short-form boolean option '{0}' deprecated\n"
                       "Please use {0}={1} instead",
-                      pair.key, pair.value));
-    if (pair.key != "id") values.set(pair);
+                      word.key, word.value));
+    if (word.key != "id") values.set(word);
   }
   if (option.id.empty()) throw Error("chardev: no id specified");
   auto backend = values.text("backend");

@@ -26,8 +26,8 @@ class PtyChardev final : public Chardev {
   Task<void> on_close() override;
 
   AioContext& context_;
-  UniqueFd master_;
   std::string device_;
+  UniqueFd master_;
   std::string link_;  // removed at the end
   TaskScope scope_;
 };

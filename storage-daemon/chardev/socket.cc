@@ -52,6 +52,8 @@ void check(const qapi::ChardevSocket& options) {
   bool server = options.server.value_or(true);
   if (server && options.reconnect_ms.value_or(0) != 0)
     throw Error("'reconnect' option is incompatible with socket in server listen mode");
+  if (!server && options.wait)
+    throw Error("'wait' option is incompatible with socket in client connect mode");
   if (options.reconnect_ms.value_or(0) < 0)
     throw Error("Parameter 'reconnect-ms' expects a non-negative number");
   auto refuse = [](bool wanted, std::string_view what) {

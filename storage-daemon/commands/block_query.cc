@@ -23,7 +23,7 @@ std::vector<qapi::BlockStats> query_blockstats(CommandContext& context,
   std::vector<qapi::BlockStats> stats;
   if (!arguments.query_nodes.value_or(false)) return stats;
   for (const Node* node : context.daemon.layer().nodes()) {
-    if (node->is_open()) stats.push_back(describe_stats(*node, false));
+    if (node->is_open()) stats.push_back(describe_stats(*node, true));
   }
   return stats;
 }

@@ -4,6 +4,10 @@
 #include <algorithm>
 
 #include "qapi/commands_control.h"
+#include "qapi/commands_introspect.h"
+#include "qapi/events_block_core.h"
+#include "qapi/events_block_export.h"
+#include "qapi/runtime/introspect.h"
 #include "storage-daemon/commands/families.h"
 #include "storage-daemon/daemon.h"
 #include "storage-daemon/monitor/session.h"
@@ -31,6 +35,42 @@ std::vector<qapi::CommandInfo> query_commands(CommandContext& context, qapi::NoA
   return infos;
 }
 
+// What exists in the schema but not in this build: drivers, exports, devices, objects.
+bool exists(Daemon& daemon, std::string_view enumeration, std::string_view name) {
+  if (enumeration == "BlockdevDriver") {
+    auto driver = qapi::from_string<qapi::BlockdevDriver>(name);
+    return driver && daemon.layer().find_driver(*driver) != nullptr;
+  }
+  if (enumeration == "BlockExportType") {
+    auto type = qapi::from_string<qapi::BlockExportType>(name);
+    return type && daemon.exports().has_type(*type);
+  }
+  if (enumeration == "ChardevBackendKind") {
+    auto kind = qapi::from_string<qapi::ChardevBackendKind>(name);
+    return kind && std::ranges::count(ChardevRegistry::backends(), *kind) != 0;
+  }
+  if (enumeration == "ObjectType") {
+    return std::ranges::any_of(creatable_types(), [name](const CreatableType& type) {
+      return to_string(type.type) == name;
+    });
+  }
+  return true;
+}
+
+std::vector<qapi::SchemaInfo> query_qmp_schema(CommandContext& context, qapi::NoArguments) {
+  const qapi::EventDescription* const events[] = {
+      &qapi::event::BlockWriteThreshold::info(),
+      &qapi::event::BlockExportDeleted::info(),
+  };
+  Daemon& daemon = context.daemon;
+  boost::json::array schema =
+      qapi::introspect(daemon.commands().infos(), events,
+                       [&daemon](std::string_view enumeration, std::string_view name) {
+                         return exists(daemon, enumeration, name);
+                       });
+  return qapi::from_json<std::vector<qapi::SchemaInfo>>(schema);
+}
+
 void quit(CommandContext& context, qapi::NoArguments) {
   context.daemon.request_shutdown();
 }
@@ -41,6 +81,7 @@ void serve_monitor_commands(CommandTable& table) {
   table.serve<cmd::QmpCapabilities>(&qmp_capabilities);
   table.serve<cmd::QueryVersion>(&query_version);
   table.serve<cmd::QueryCommands>(&query_commands);
+  table.serve<cmd::QueryQmpSchema>(&query_qmp_schema);
   table.serve<cmd::Quit>(&quit);
 }
 

@@ -5,10 +5,13 @@
 #include <chrono>
 #include <optional>
 
+#include "block/base/trace.h"
 #include "qapi/runtime/json_writer.h"
 
 namespace strata {
 namespace {
+
+const TracePoint trace_monitor_protocol_event_emit("monitor_protocol_event_emit");
 
 constexpr auto kInterval = std::chrono::seconds(1);
 // Beyond so many limited kinds at a time (each has its own key) events are not limited, but are not
@@ -95,6 +98,8 @@ void EventHub::emit(std::string_view name, boost::json::object data) {
 }
 
 void EventHub::send(const boost::json::object& event) {
+  if (trace_monitor_protocol_event_emit.is_enabled())
+    trace_monitor_protocol_event_emit("{}", qapi::write_json(event));
   for (EventListener* listener : listeners_) listener->on_event(event);
 }
 

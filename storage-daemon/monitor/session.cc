@@ -2,9 +2,9 @@
 #include "storage-daemon/monitor/session.h"
 
 #include <array>
-#include <string_view>
 
 #include "block/base/log.h"
+#include "block/base/trace.h"
 #include "qapi/runtime/json_writer.h"
 #include "storage-daemon/daemon.h"
 
@@ -18,12 +18,8 @@ constexpr size_t kMaxOutput = 16 << 20;
 // How long a client that has ended its input is given to read the rest.
 constexpr auto kLastFlush = std::chrono::milliseconds(500);
 
-// What an error says to people beyond its text, such as who holds a lock, has no place in QMP.
-void log_hint(const Error& error) {
-  std::string_view hint = error.hint_text();
-  while (hint.ends_with('\n')) hint.remove_suffix(1);
-  if (!hint.empty()) log_error("{}\n{}", error.text(), hint);
-}
+const TracePoint trace_handle_qmp_command("handle_qmp_command");
+const TracePoint trace_monitor_qmp_respond("monitor_qmp_respond");
 
 }  // namespace
 
@@ -90,6 +86,8 @@ Task<void> QmpSession::read() {
 
 Task<void> QmpSession::take_input(Input input) {
   const auto* value = std::get_if<boost::json::value>(&input);
+  if (value != nullptr && trace_handle_qmp_command.is_enabled())
+    trace_handle_qmp_command("mon {} req: {}", fmt::ptr(this), qapi::write_json(*value));
   const boost::json::object* members = value != nullptr ? value->if_object() : nullptr;
   if (oob_ && members != nullptr && members->contains("exec-oob") &&
       !members->contains("execute")) {
@@ -157,16 +155,23 @@ void QmpSession::check_allowed(const CommandTable::Entry* entry, const QmpReques
 
 Task<boost::json::object> QmpSession::respond(const boost::json::value& input) {
   std::optional<boost::json::value> id = id_of(input);
+  std::string_view command;  // once it is being executed
   try {
     QmpRequest request = parse_request(input, oob_);
     const CommandTable::Entry* entry = daemon_.commands().find(request.command);
     check_allowed(entry, request);
     CommandContext context{daemon_, loop_, *this};
+    command = entry->info->name;
+    daemon_.command_trace().enter(command, request.arguments);
     boost::json::value result =
         co_await CommandTable::call(*entry, context, std::move(request.arguments));
+    daemon_.command_trace().exit(command, result);
     co_return make_reply(std::move(result), id);
   } catch (const Error& error) {
-    log_hint(error);
+    if (!command.empty()) daemon_.command_trace().fail(command, error.text());
+    // A reply has no place for the hint; whoever reads the log may be helped by it.
+    if (!error.hint_text().empty())
+      log_error("{}\n{}", error.text(), error.hint_text().substr(0, error.hint_text().size() - 1));
     co_return make_error_reply(error, id);
   } catch (const std::bad_alloc&) {
     co_return make_error_reply(Error("Out of memory"), id);

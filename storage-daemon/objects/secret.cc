@@ -94,7 +94,6 @@ constexpr std::array kProperties{
 }  // namespace
 
 std::string decrypt_secret(std::string ciphertext, const std::string& key, const std::string& iv) {
-  if (key.size() != kKey) throw Error("Key should be {} bytes in length", kKey);
   if (iv.size() != kBlock) throw Error("IV should be {} bytes in length not {}", kBlock, iv.size());
   if (ciphertext.size() % kBlock != 0)
     throw Error("Length {} must be a multiple of block size {}", ciphertext.size(), kBlock);
@@ -130,6 +129,7 @@ SecretObject::SecretObject(std::string id, const qapi::SecretProperties& options
   }
   const SecretObject* key = find(*options.keyid);
   if (key == nullptr) throw Error("No secret with id '{}'", *options.keyid);
+  if (key->value().size() != kKey) throw Error("Key should be {} bytes in length", kKey);
   if (!options.iv) throw Error("IV is required to decrypt secret");
   if (is_base64) input = decode_base64(input);
   value_ = decrypt_secret(std::move(input), key->value(), decode_base64(*options.iv));

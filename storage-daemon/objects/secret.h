@@ -32,7 +32,7 @@ class SecretObject final : public UserObject {
   std::string value_;
 };
 
-// AES-256 in CBC mode with PKCS#7 padding. Throws Error with QEMU's texts.
+// AES-256 in CBC mode with PKCS#7 padding; the key has 32 bytes. Throws Error with QEMU's texts.
 std::string decrypt_secret(std::string ciphertext, const std::string& key, const std::string& iv);
 
 }  // namespace strata

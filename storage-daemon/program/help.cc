@@ -39,7 +39,7 @@ JSON object.
            [,writable=on|off][,iothread=ID][,allocation-depth=on|off]
                          serve a node over NBD (after --nbd-server)
 
-  --metrics unix:PATH|HOST:PORT
+  --metrics PATH|HOST:PORT
                          answer HTTP requests with counters in Prometheus's
                          text format
 

@@ -5,6 +5,7 @@
 
 #include "block/base/error.h"
 #include "block/base/log.h"
+#include "block/base/trace.h"
 #include "qapi/runtime/keyval.h"
 #include "qapi/visit_block_core.h"
 #include "qapi/visit_block_export.h"
@@ -14,6 +15,7 @@
 #include "storage-daemon/chardev/pty.h"
 #include "storage-daemon/chardev/socket.h"
 #include "storage-daemon/daemon.h"
+#include "storage-daemon/program/trace_option.h"
 
 namespace strata {
 namespace {
@@ -78,6 +80,18 @@ Help process_object(MainLoop& loop, Daemon& daemon, const std::string& argument)
   return std::nullopt;
 }
 
+Help process_trace(const CommandLineOption& option) {
+  TraceOption trace = parse_trace_option(option.argument);
+  if (trace.help) {
+    std::string text;
+    for (const std::string& name : trace_point_names()) text += name + "\n";
+    return text;
+  }
+  for (const std::string& warning : apply_trace_option(trace))
+    log_error("{}: warning: {}", option.where, warning);
+  return std::nullopt;
+}
+
 // The lists of a configuration, each as the option of its name.
 Task<void> process_config(MainLoop& loop, Daemon& daemon, const qapi::StrataConfig& config) {
   if (config.object)
@@ -121,6 +135,8 @@ Task<Help> process(MainLoop& loop, Daemon& daemon, const CommandLineOption& opti
       break;
     case OptionKind::object:
       co_return process_object(loop, daemon, argument);
+    case OptionKind::trace:
+      co_return process_trace(option);
     default:
       break;
   }

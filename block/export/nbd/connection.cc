@@ -41,8 +41,7 @@ Connection::Connection(AioContext& context, Stream& stream, const Agreement& agr
       terms_{.mode = agreement.mode,
              .size = export_.size(),
              .read_only = export_.read_only(),
-             .has_contexts =
-                 agreement.mode != nbd::ReplyMode::simple && agreement.contexts.count() != 0},
+             .has_contexts = agreement.contexts.count() != 0},
       pool_(context.service<BufferPool>()),
       received_(pool_.get(ReceiveBuffer::kSize)) {}
 
