@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/qcow2/compression.h"
+
+#include <isa-l/igzip_lib.h>
+#include <libdeflate.h>
+#include <zstd.h>
+
+#include <cerrno>
+#include <memory>
+
+namespace strata::qcow2 {
+namespace {
+
+struct FreeDecompressor {
+  void operator()(libdeflate_decompressor* d) const noexcept { libdeflate_free_decompressor(d); }
+};
+
+Status inflate(ConstBytes in, Bytes out) noexcept {
+  static thread_local std::unique_ptr<libdeflate_decompressor, FreeDecompressor> decompressor(
+      libdeflate_alloc_decompressor());
+  if (!decompressor) return Status::error(ENOMEM);
+  size_t used = 0;
+  libdeflate_result result = libdeflate_deflate_decompress_ex(
+      decompressor.get(), in.data(), in.size(), out.data(), out.size(), &used, nullptr);
+  return Status::error(result == LIBDEFLATE_SUCCESS ? 0 : EIO);
+}
+
+struct FreeZstd {
+  void operator()(ZSTD_DCtx* context) const noexcept { ZSTD_freeDCtx(context); }
+};
+
+// Frames one after the other until the cluster is full.
+Status unzstd(ConstBytes in, Bytes out) noexcept {
+  static thread_local std::unique_ptr<ZSTD_DCtx, FreeZstd> context(ZSTD_createDCtx());
+  if (!context) return Status::error(ENOMEM);
+  ZSTD_DCtx_reset(context.get(), ZSTD_reset_session_only);
+  ZSTD_inBuffer input{in.data(), in.size(), 0};
+  ZSTD_outBuffer output{out.data(), out.size(), 0};
+  while (output.pos < output.size) {
+    size_t in_before = input.pos;
+    size_t out_before = output.pos;
+    size_t result = ZSTD_decompressStream(context.get(), &output, &input);
+    if (ZSTD_isError(result)) return Status::error(EIO);
+    if (input.pos == in_before && output.pos == out_before) return Status::error(EIO);
+  }
+  return Status();
+}
+
+std::vector<std::byte> deflate(ConstBytes in) {
+  std::vector<std::byte> out(in.size());
+  std::vector<uint8_t> level_memory(ISAL_DEF_LVL3_DEFAULT);
+  isal_zstream stream;
+  isal_deflate_init(&stream);
+  stream.level = 3;
+  stream.level_buf = level_memory.data();
+  stream.level_buf_size = static_cast<uint32_t>(level_memory.size());
+  stream.hist_bits = 12;
+  stream.end_of_stream = 1;
+  stream.flush = NO_FLUSH;
+  stream.next_in = reinterpret_cast<uint8_t*>(const_cast<std::byte*>(in.data()));
+  stream.avail_in = static_cast<uint32_t>(in.size());
+  stream.next_out = reinterpret_cast<uint8_t*>(out.data());
+  stream.avail_out = static_cast<uint32_t>(out.size() - 1);
+  if (isal_deflate(&stream) != COMP_OK || stream.internal_state.state != ZSTATE_END) return {};
+  out.resize(stream.total_out);
+  return out;
+}
+
+std::vector<std::byte> zstd(ConstBytes in) {
+  std::vector<std::byte> out(in.size());
+  size_t size = ZSTD_compress(out.data(), out.size() - 1, in.data(), in.size(), 0);
+  if (ZSTD_isError(size)) return {};
+  out.resize(size);
+  return out;
+}
+
+}  // namespace
+
+Status decompress_cluster(CompressionType type, ConstBytes in, Bytes out) noexcept {
+  return type == CompressionType::zstd ? unzstd(in, out) : inflate(in, out);
+}
+
+std::vector<std::byte> compress_cluster(CompressionType type, ConstBytes in) {
+  return type == CompressionType::zstd ? zstd(in) : deflate(in);
+}
+
+}  // namespace strata::qcow2

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Image: an open qcow2 image.
+//
+// Who guards what:
+//
+//   nobody           l1 entries and cached L2 slices, for readers
+//   metadata         changes of l1, cached slices and refcounts; the list of what is to be freed
+//   writing_back     everything that is written to the image file as metadata, and the header;
+//   taken
+//                    before `metadata`, and the only one held over the writes
+//   allocating       ranges of the virtual disk whose mapping somebody is about to change
+//
+// Write back is where the order of metadata on the disk is stated, once (write_back.cc).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/coro/mutex.h"
+#include "block/coro/range_lock.h"
+#include "block/graph/driver.h"
+#include "block/graph/edge.h"
+#include "block/graph/node.h"
+#include "block/qcow2/epochs.h"
+#include "block/qcow2/format/bitmaps.h"
+#include "block/qcow2/format/header.h"
+#include "block/qcow2/format/snapshots.h"
+#include "block/qcow2/image_file.h"
+#include "block/qcow2/l1_table.h"
+#include "block/qcow2/l2_cache.h"
+#include "block/qcow2/mapping.h"
+#include "block/qcow2/metadata_filter.h"
+#include "block/qcow2/refcounts.h"
+
+namespace strata {
+struct OpenContext;
+}
+
+namespace strata::qcow2 {
+
+// Why a cluster becomes free: whether that is passed on as a discard is an option for each.
+enum class FreedBy : uint8_t { nobody, request, snapshot, other };
+
+struct Freed {
+  HostCluster first;
+  uint64_t clusters = 0;
+  FreedBy by = FreedBy::other;
+};
+
+struct Settings {
+  bool discard_request = true;
+  bool discard_snapshot = true;
+  bool discard_other = false;
+  bool discard_no_unref = false;
+  uint64_t l2_cache_bytes = 0;
+  uint64_t l2_slice_bytes = 0;
+  uint64_t refcount_cache_bytes = 0;
+};
+
+class Allocation;
+
+class Image {
+ public:
+  explicit Image(Node& node) noexcept : node_(node) {}
+  Image(const Image&) = delete;
+  Image& operator=(const Image&) = delete;
+
+  // --- Opening (open.cc). Throws Error. ---
+
+  struct OpenAs {
+    bool read_write = false;
+    bool repairing = false;
+  };
+  Task<void> load(Edge& file, OpenAs as);
+  // After load(), before requests: where guest data is, and how much memory may be used.
+  void use_data_file(Edge& data) noexcept;
+  void configure_caches(const Settings& settings);
+  Task<void> load_snapshots(bool repairing);
+  Task<void> load_bitmap_directory();
+
+  const Header& header() const noexcept { return header_; }
+  const Extensions& extensions() const noexcept { return extensions_; }
+  const Geometry& geometry() const noexcept { return geometry_; }
+  const std::string& backing_name() const noexcept { return backing_name_; }
+  const std::vector<Snapshot>& snapshots() const noexcept { return snapshots_; }
+  const std::vector<BitmapEntry>& bitmaps() const noexcept { return bitmaps_; }
+  const Settings& settings() const noexcept { return settings_; }
+  Node& node() const noexcept { return node_; }
+  uint64_t size() const noexcept { return size_.load(std::memory_order_acquire); }
+  bool has_data_file() const noexcept { return header_.has(kIncompatibleDataFile); }
+  bool data_file_raw() const noexcept { return (header_.autoclear & kAutoclearDataFileRaw) != 0; }
+  bool is_unusable() const noexcept { return unusable_.load(std::memory_order_relaxed); }
+
+  // --- Requests: any AioContext. As in block/graph/driver.h. ---
+
+  Task<Status> read(uint64_t offset, IoVector into);
+  Task<Status> write(uint64_t offset, IoVector from);
+  Task<Status> write_compressed(uint64_t offset, IoVector from);
+  Task<Status> write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap);
+  Task<Status> discard(uint64_t offset, uint64_t bytes);
+  Task<Result<Run>> lookup(GuestOffset offset, uint64_t bytes);
+  // Metadata in memory goes to the disk, in an order that is safe at every point; what was written
+  // and discarded before is in it. Flushes the files as the order demands.
+  Task<Status> write_back();
+
+  // --- Control plane: nobody else uses the image meanwhile, unless said otherwise ---
+
+  // Other requests may go on. Throws.
+  Task<void> resize(uint64_t size, TruncateOptions options);
+  // Nothing dirty, nothing waiting to be freed afterwards.
+  Task<Status> settle();
+  // By id or name; throws if there is none.
+  size_t find_snapshot(const std::string& name) const;
+  Task<void> create_snapshot(Snapshot snapshot);
+  Task<void> delete_snapshot(size_t index);
+  Task<void> apply_snapshot(size_t index);
+  // Maps all of [from, to) to clusters of its own, which read as they did.
+  Task<Status> preallocate(uint64_t from, uint64_t to);
+  Task<void> preallocate_file(qapi::PreallocMode mode);
+  Task<Status> change_backing_file(std::string name, std::optional<std::string> format);
+  // The image was found, or made, sound: it is neither dirty nor corrupt.
+  Task<Status> clear_broken_flags();
+
+ private:
+  friend class Check;
+  friend class Allocation;
+
+  struct PendingCluster {
+    HostOffset host;
+    int users = 0;
+    bool fresh = false;
+    bool linked = false;
+  };
+  enum class Way : uint8_t { in_place, fresh, reserved, replace, invalid };
+  struct Plan {
+    Way way = Way::invalid;
+    ByteRange range;  // of the request
+    ByteRange unit;   // what is written and locked: whole subclusters, or clusters to replace
+    GuestCluster first;
+    uint64_t clusters = 0;
+    HostOffset reserved;  // Way::reserved: the cluster
+  };
+
+  Task<void> load_tables();
+
+  // mapping and reading (read.cc)
+  MappingRules rules() const noexcept { return {geometry_, header_.version, has_data_file()}; }
+  bool try_lookup(GuestOffset offset, uint64_t bytes, Run& run) const noexcept;
+  Task<Status> load_slice(SliceIndex slice);
+  Task<Status> fill_slice(L2Cache::Claim claim, SliceIndex slice);
+  Task<Status> read_run(const Run& run, GuestOffset offset, IoVector into);
+  Task<Status> read_unlocked(GuestOffset offset, IoVector into);
+  Task<Status> read_backing(GuestOffset offset, IoVector into);
+  Task<Status> read_compressed(CompressedExtent extent, uint64_t in_cluster, IoVector into);
+  Edge* backing() const noexcept { return node_.child_in_role(ChildRole::cow); }
+  // Whether what is unallocated there reads as zeroes.
+  bool backing_is_zero(ByteRange range) const noexcept;
+
+  // writing (write.cc, link.cc)
+  Task<Result<uint64_t>> write_somewhere(GuestOffset offset, IoVector from);
+  Task<Status> write_in_place(HostOffset host, IoVector from);
+  Plan plan_write(GuestOffset offset, uint64_t bytes, std::span<const L2Entry> entries) const;
+  Way way_of(const L2Entry& entry, ByteRange in_cluster) const noexcept;
+  Task<Status> read_entries(GuestCluster first, std::span<L2Entry> entries);
+  Task<Result<uint64_t>> write_planned(Plan plan, IoVector from);
+  Task<Status> write_allocated(const Plan& plan, IoVector from);
+  Task<Status> write_shared(const Plan& plan, IoVector from);
+  Task<Status> write_with_edges(const Plan& plan, HostOffset host, bool fresh, IoVector from);
+  Task<bool> edge_is_zero(ByteRange range);
+  Task<Status> link(const Plan& plan, HostOffset host, Allocation* allocation);
+  L2Entry linked_entry(const Plan& plan, const L2Entry& old, GuestCluster cluster,
+                       HostOffset host) const noexcept;
+  Task<Status> write_compressed_cluster(GuestOffset offset, IoVector from);
+
+  // metadata (metadata.cc)
+  // The metadata lock, a slice in the cache, and its table fit for change.
+  struct Changing {
+    Mutex::Lock lock;
+    L2Cache::Pin slice;
+  };
+  Task<Status> begin_change(Changing& changing, SliceIndex slice);
+  Task<Status> prepare_table(L1Index index);
+  Task<Result<HostCluster>> allocate_clusters(uint64_t clusters);
+  void free_later(HostCluster first, uint64_t clusters, FreedBy by);
+  void free_entry(const L2Entry& old, FreedBy by);
+  void free_extent(CompressedExtent extent, FreedBy by);
+  // What of the metadata lies there; null: nothing.
+  const char* metadata_at(HostOffset at, uint64_t bytes) const;
+  Task<Status> check_in_place(HostOffset at, uint64_t bytes);
+  void signal_corruption(std::string message, std::optional<HostOffset> at, uint64_t bytes,
+                         bool fatal);
+  void signal_invalid(const Invalid& invalid, GuestOffset at);
+
+  // zero.cc
+  enum class Wipe : uint8_t { zero, zero_and_unmap, discard };
+  Task<Status> wipe_clusters(ByteRange range, Wipe how);
+  Task<Status> wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe how,
+                             std::vector<ByteRange>& keep_but_discard);
+  std::optional<L2Entry> wiped_entry(const L2Entry& old, Wipe how) const noexcept;
+  Task<Status> zero_subclusters(ByteRange range);
+  Task<bool> reads_as_zero(ByteRange range);
+
+  // write_back.cc
+  struct Dirty {
+    Refcounts::Dirty refcounts;
+    L2Cache::DirtySlices l2;
+    std::vector<std::pair<size_t, std::vector<std::byte>>> l1;  // first entry, bytes
+    std::vector<HostOffset> l2_places;                          // of the pieces
+    std::vector<Freed> freed;
+  };
+  struct Retired {
+    uint64_t epoch = 0;
+    std::vector<Freed> freed;
+  };
+  Task<Dirty> take_dirty();
+  Task<Status> write_dirty(Dirty& dirty);
+  Task<Status> write_refcounts(Dirty& dirty);
+  Task<Status> write_tables(Dirty& dirty);
+  Task<Status> flush_files();
+  Task<void> put_back(Dirty& dirty, Status why);
+  Task<Status> write_back_locked();
+  Task<Status> mark_corrupt();
+  Task<Status> reap();
+  Task<void> release(const Freed& freed);
+  Task<Status> before_first_write();
+  Task<Status> mark_bitmaps_in_use();
+  Task<Status> write_header();
+
+  // structure (resize.cc, snapshots.cc)
+  Task<Status> grow_l1(uint64_t entries);
+  Task<Status> shrink(uint64_t size);
+  Task<Status> write_zero_bytes(ByteRange range);
+  Task<Status> allocate_and_link(const Plan& plan);
+  Task<Status> change_l1_refcounts(ConstBytes table, bool up);
+  Task<Status> set_copied_flags();
+  Task<Status> store_snapshots(std::vector<Snapshot> snapshots);
+  Task<Result<std::vector<std::byte>>> read_l1(const Snapshot& snapshot);
+
+  Node& node_;
+  ImageFile file_;
+  Edge* data_ = nullptr;
+  Header header_;
+  Extensions extensions_;
+  Geometry geometry_;
+  std::string backing_name_;
+  std::vector<Snapshot> snapshots_;
+  uint64_t snapshot_table_bytes_ = 0;
+  std::vector<BitmapEntry> bitmaps_;
+  Settings settings_;
+  std::atomic<uint64_t> size_{0};
+  std::atomic<bool> unusable_{false};  // corruption that forbids to go on
+  std::atomic<bool> announced_{false};
+
+  Mutex writing_back_;
+  Mutex metadata_;
+  RangeLock allocating_;
+  Epochs epochs_;
+
+  L1Table l1_;
+  L2Cache l2_;
+  Refcounts refcounts_;
+  MetadataFilter filter_;
+  std::map<uint64_t, PendingCluster> pending_;  // metadata: by guest cluster
+  std::mutex freed_mutex_;                      // for a moment, beside the metadata lock
+  std::vector<Freed> freed_;
+  std::atomic<uint64_t> freed_clusters_{0};
+  uint64_t preallocated_end_ = 0;  // bytes of the file
+  std::vector<Retired> retired_;   // writing_back
+};
+
+// Clusters that nothing refers to yet. What is not linked is given back.
+class Allocation {
+ public:
+  Allocation(Image& image, HostCluster first, uint64_t clusters) noexcept
+      : image_(image), first_(first), clusters_(clusters) {}
+  Allocation(const Allocation&) = delete;
+  Allocation& operator=(const Allocation&) = delete;
+  ~Allocation() {
+    if (clusters_ != 0) image_.free_later(first_, clusters_, FreedBy::other);
+  }
+  void linked() noexcept { clusters_ = 0; }
+
+ private:
+  Image& image_;
+  HostCluster first_;
+  uint64_t clusters_;
+};
+
+}  // namespace strata::qcow2

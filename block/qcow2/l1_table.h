@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The active L1 table in memory.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "block/qcow2/format/bytes.h"
+#include "block/qcow2/format/entries.h"
+
+namespace strata::qcow2 {
+
+// Entries are read without a lock, in any context. Changing them is for the holder of the metadata
+// lock. Growing makes a new array; the old ones stay until the end, since a reader may hold one.
+class L1Table {
+ public:
+  static constexpr size_t kEntriesPerPiece = 512;  // what is written back at once: 4 KiB
+
+  // Past its end the table has empty entries.
+  L1Entry load(L1Index index) const noexcept {
+    const Array* array = array_.load(std::memory_order_acquire);
+    if (array == nullptr || index.value >= array->size) return L1Entry();
+    return L1Entry(array->entries[index.value].load(std::memory_order_acquire));
+  }
+  size_t size() const noexcept {
+    const Array* array = array_.load(std::memory_order_acquire);
+    return array == nullptr ? 0 : array->size;
+  }
+
+  // --- Metadata lock ---
+
+  // Replaces everything by empty entries; nothing is dirty afterwards.
+  void resize(size_t entries) {
+    publish(std::make_unique<Array>(entries));
+    dirty_.clear();
+  }
+  // As on disk; they are not dirty.
+  void fill(size_t first, ConstBytes big_endian) noexcept {
+    for (size_t i = 0; i < big_endian.size() / 8; ++i) {
+      array_.load(std::memory_order_relaxed)
+          ->entries[first + i]
+          .store(load_be<uint64_t>(big_endian, i * 8), std::memory_order_release);
+    }
+  }
+  void grow(size_t entries) {
+    auto fresh = std::make_unique<Array>(entries);
+    for (size_t i = 0; i < std::min(size(), entries); ++i)
+      fresh->entries[i].store(load(L1Index(i)).raw, std::memory_order_relaxed);
+    publish(std::move(fresh));
+  }
+  void store(L1Index index, L1Entry entry) noexcept {
+    array_.load(std::memory_order_relaxed)
+        ->entries[index.value]
+        .store(entry.raw, std::memory_order_release);
+    dirty_.insert(index.value / kEntriesPerPiece);
+  }
+  void mark_dirty(size_t piece) { dirty_.insert(piece); }
+  bool is_dirty() const noexcept { return !dirty_.empty(); }
+  std::set<size_t> take_dirty() { return std::exchange(dirty_, {}); }
+  // The entries of a piece, as on disk.
+  std::vector<std::byte> encode(size_t first, size_t count) const {
+    std::vector<std::byte> bytes(count * 8);
+    for (size_t i = 0; i < count; ++i)
+      store_be<uint64_t>(bytes, i * 8, load(L1Index(first + i)).raw);
+    return bytes;
+  }
+
+ private:
+  struct Array {
+    explicit Array(size_t n) : size(n), entries(std::make_unique<std::atomic<uint64_t>[]>(n)) {}
+    size_t size;
+    std::unique_ptr<std::atomic<uint64_t>[]> entries;
+  };
+  void publish(std::unique_ptr<Array> fresh) {
+    array_.store(fresh.get(), std::memory_order_release);
+    arrays_.push_back(std::move(fresh));
+  }
+
+  std::atomic<Array*> array_{nullptr};
+  std::vector<std::unique_ptr<Array>> arrays_;
+  std::set<size_t> dirty_;  // pieces
+};
+
+}  // namespace strata::qcow2

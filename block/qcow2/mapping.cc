@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/qcow2/mapping.h"
+
+#include <algorithm>
+
+namespace strata::qcow2 {
+namespace {
+
+Mapping map_data(const MappingRules& rules, const L2Entry& entry, GuestOffset offset) noexcept {
+  const Geometry& geometry = rules.geometry;
+  HostOffset cluster = entry.offset();
+  if (!geometry.is_cluster_aligned(cluster.value)) return Invalid{entry.raw};
+  if (rules.data_file && cluster.value != geometry.offset_of(geometry.cluster_of(offset)).value)
+    return Invalid{entry.raw};
+  return Data{cluster + geometry.in_cluster(offset), entry.copied() || rules.data_file};
+}
+
+Mapping map_one(const MappingRules& rules, const L2Entry& entry, GuestOffset offset) noexcept {
+  const Geometry& geometry = rules.geometry;
+  switch (entry.subcluster(geometry.subcluster_of(offset), geometry, rules.data_file)) {
+    case SubclusterKind::unallocated:
+    case SubclusterKind::unallocated_allocated:
+      return Unallocated{};
+    case SubclusterKind::zero_plain:
+    case SubclusterKind::zero_allocated:
+      if (rules.version < 3) return Invalid{entry.raw};
+      return Zero{};
+    case SubclusterKind::normal:
+      return map_data(rules, entry, offset);
+    case SubclusterKind::compressed:
+      if (rules.data_file) return Invalid{entry.raw};
+      return Compressed{entry.extent(geometry)};
+    case SubclusterKind::invalid:
+      break;
+  }
+  return Invalid{entry.raw};
+}
+
+// Whether `next`, `bytes` further on, goes on where `first` began.
+bool continues(const Mapping& first, const Mapping& next, uint64_t bytes) noexcept {
+  if (first.index() != next.index()) return false;
+  if (const auto* data = std::get_if<Data>(&first)) {
+    const Data& more = std::get<Data>(next);
+    return more.host == data->host + bytes && more.in_place == data->in_place;
+  }
+  return std::holds_alternative<Unallocated>(first) || std::holds_alternative<Zero>(first);
+}
+
+}  // namespace
+
+Run map_run(const MappingRules& rules, std::span<const L2Entry> entries, GuestOffset offset,
+            uint64_t bytes) noexcept {
+  const Geometry& geometry = rules.geometry;
+  GuestCluster first = geometry.cluster_of(offset);
+  Run run{map_one(rules, entries[0], offset), 0};
+  uint64_t unit = std::holds_alternative<Compressed>(run.what) ? geometry.cluster_size()
+                                                               : geometry.subcluster_size();
+  run.bytes = unit - offset.value % unit;
+  while (run.bytes < bytes) {
+    GuestOffset next = offset + run.bytes;
+    uint64_t index = geometry.cluster_of(next) - first;
+    if (index >= entries.size()) break;
+    if (!continues(run.what, map_one(rules, entries[index], next), run.bytes)) break;
+    run.bytes += unit;
+  }
+  run.bytes = std::min(run.bytes, bytes);
+  return run;
+}
+
+}  // namespace strata::qcow2

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// From the bytes of a file to an Image.
+#include <algorithm>
+#include <cerrno>
+
+#include "block/base/error.h"
+#include "block/qcow2/image.h"
+
+namespace strata::qcow2 {
+namespace {
+
+constexpr uint64_t kReadStep = 1024 * 1024;
+
+[[noreturn]] void refuse(const FormatError& error) {
+  throw Error::from_text(error.text, error.error);
+}
+
+void check_read(Status status, const char* what) {
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
+}
+
+}  // namespace
+
+Task<void> Image::load(Edge& file, OpenAs as) {
+  file_ = ImageFile(file);
+  data_ = &file;
+  std::vector<std::byte> start(kHeaderV3Bytes);
+  check_read(co_await file_.read(HostOffset(0), start), "Could not read qcow2 header");
+  auto header = parse_header(start);
+  if (!header) refuse(header.error());
+  std::vector<std::byte> cluster(header->geometry().cluster_size());
+  check_read(co_await file_.read(HostOffset(0), cluster), "Could not read qcow2 header");
+  auto extensions = parse_extensions(cluster, *header);
+  Extensions found = extensions ? *extensions : Extensions{};
+  if (auto error = check_header(*header, found, {as.read_write, as.repairing})) refuse(*error);
+  if (!extensions) refuse(extensions.error());
+  auto name = parse_backing_name(cluster, *header);
+  if (!name) refuse(name.error());
+  header_ = std::move(*header);
+  extensions_ = std::move(*extensions);
+  extensions_.feature_names.clear();  // ours are written, whatever was there
+  backing_name_ = std::move(*name);
+  geometry_ = header_.geometry();
+  size_ = header_.size;
+  if (header_.crypt_method == static_cast<uint32_t>(CryptMethod::luks) && !extensions_.crypto)
+    throw Error("Missing CRYPTO header for crypt method {}", header_.crypt_method);
+  if (header_.crypt_method != 0) throw Error("Encrypted qcow2 images are not supported");
+  if (data_file_raw() && !has_data_file()) throw Error("data-file-raw requires a data file");
+  co_await load_tables();
+}
+
+Task<void> Image::load_tables() {
+  l1_.resize(header_.l1_size);
+  for (uint64_t at = 0; at < header_.l1_size * 8;) {
+    std::vector<std::byte> bytes(std::min(kReadStep, header_.l1_size * 8 - at));
+    check_read(co_await file_.read(HostOffset(header_.l1_table_offset) + at, bytes),
+               "Could not read L1 table");
+    l1_.fill(at / 8, bytes);
+    at += bytes.size();
+  }
+  uint64_t table_bytes = header_.refcount_table_clusters * geometry_.cluster_size();
+  std::vector<std::byte> table(table_bytes);
+  check_read(co_await file_.read(HostOffset(header_.refcount_table_offset), table),
+             "Could not initialize refcount handling");
+  size_t blocks = std::max<uint64_t>(4, settings_.refcount_cache_bytes >> geometry_.cluster_bits());
+  refcounts_.configure(geometry_, file_, table, HostOffset(header_.refcount_table_offset), blocks);
+  filter_.reset(l1_.size() + refcounts_.table().size());
+  for (size_t i = 0; i < l1_.size(); ++i) {
+    HostOffset at = l1_.load(L1Index(i)).offset();
+    if (at.value != 0) filter_.add(geometry_.cluster_of(at));
+  }
+  for (uint64_t entry : refcounts_.table()) {
+    HostOffset at = RefcountTableEntry{entry}.offset();
+    if (at.value != 0) filter_.add(geometry_.cluster_of(at));
+  }
+  auto add_range = [&](uint64_t offset, uint64_t bytes) {
+    for (uint64_t i = 0; i < geometry_.clusters_for(bytes); ++i)
+      filter_.add(geometry_.cluster_of(HostOffset(offset)) + i);
+  };
+  add_range(0, geometry_.cluster_size());
+  add_range(header_.l1_table_offset, header_.l1_size * 8);
+  add_range(header_.refcount_table_offset, table_bytes);
+}
+
+void Image::use_data_file(Edge& data) noexcept {
+  data_ = &data;
+}
+
+// The defaults are QEMU's: L2 tables for all of the disk, but at most 32 MiB. Where that does not
+// hold them all, slices are small, so that a miss costs little.
+void Image::configure_caches(const Settings& settings) {
+  settings_ = settings;
+  uint64_t clusters = geometry_.clusters_for(std::max(header_.size, uint64_t{1}));
+  uint64_t all = geometry_.round_up(clusters * geometry_.l2_entry_size());
+  uint64_t bytes = settings.l2_cache_bytes;
+  if (bytes == 0) bytes = std::min<uint64_t>(all, 32 * 1024 * 1024);
+  bytes = std::min(bytes, all);
+  uint64_t cluster = geometry_.cluster_size();
+  uint64_t slice = settings.l2_slice_bytes;
+  if (slice == 0) slice = std::min<uint64_t>(cluster, bytes < all ? 4096 : 65536);
+  l2_.configure(geometry_, slice, std::max<uint64_t>(8, (bytes / slice + 7) / 8 * 8));
+}
+
+Task<void> Image::load_snapshots(bool repairing) {
+  snapshots_.clear();
+  snapshot_table_bytes_ = 0;
+  std::vector<std::byte> buffer;
+  uint64_t at = 0;     // of the next entry
+  uint64_t start = 0;  // of the buffer
+  for (uint32_t i = 0; i < header_.nb_snapshots;) {
+    ConstBytes rest = ConstBytes(buffer).subspan(std::min<size_t>(at - start, buffer.size()));
+    auto entry = parse_snapshot(rest, header_.size);
+    if (entry) {
+      if (entry->snapshot.extra_data_size > kMaxSnapshotExtraData && !repairing)
+        throw Error("Too much extra metadata in snapshot table entry {}", i)
+            .hint("You can force-remove this extra metadata with qemu-img check -r all\n");
+      at += entry->bytes;
+      if (at > kMaxSnapshotTableBytes) throw Error::from_text("Snapshot table is too big", EFBIG);
+      snapshots_.push_back(std::move(entry->snapshot));
+      ++i;
+      continue;
+    }
+    // The longest entry there can be: what its fixed part says is bounded by 16-bit lengths and the
+    // limit on extra data.
+    uint64_t longest = 40 + kMaxSnapshotExtraData + 2 * 65536 + 8;
+    if (rest.size() >= longest)
+      throw Error("Too much extra metadata in snapshot table entry {}", i);
+    start = at;
+    buffer.resize(longest + 65536);
+    check_read(co_await file_.read(HostOffset(header_.snapshots_offset) + at, buffer),
+               "Failed to read snapshot table");
+  }
+  snapshot_table_bytes_ = at;
+}
+
+// A broken directory does not keep the image from being read; it is left alone then.
+Task<void> Image::load_bitmap_directory() {
+  bitmaps_.clear();
+  if (!extensions_.bitmaps) co_return;
+  const BitmapsExtension& extension = *extensions_.bitmaps;
+  if (extension.directory_size == 0) throw Error("Requested bitmap directory size is zero");
+  std::vector<std::byte> bytes;
+  // In steps, so that a size that the file does not have costs no memory.
+  uint64_t inside = file_.length() - std::min(file_.length(), extension.directory_offset.value);
+  if (extension.directory_size > inside + geometry_.cluster_size())
+    throw Error("Failed to read bitmap directory");
+  bytes.resize(extension.directory_size);
+  check_read(co_await file_.read(extension.directory_offset, bytes),
+             "Failed to read bitmap directory");
+  auto found = parse_bitmap_directory(bytes, extension.count, header_.size, geometry_);
+  if (!found) refuse(found.error());
+  bitmaps_ = std::move(*found);
+}
+
+}  // namespace strata::qcow2

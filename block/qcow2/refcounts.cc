@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/qcow2/refcounts.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "block/qcow2/format/refcount_block.h"
+
+namespace strata::qcow2 {
+
+void Refcounts::configure(const Geometry& geometry, ImageFile file, ConstBytes table,
+                          HostOffset offset, size_t max_blocks) {
+  geometry_ = geometry;
+  file_ = file;
+  table_.resize(table.size() / 8);
+  for (size_t i = 0; i < table_.size(); ++i) table_[i] = load_be<uint64_t>(table, i * 8);
+  table_offset_ = table_offset_on_disk_ = offset;
+  table_on_disk_ = table_.size();
+  dirty_table_pieces_.assign((table.size() + kPieceBytes - 1) / kPieceBytes, false);
+  max_blocks_ = std::max<size_t>(max_blocks, 2);
+  blocks_.clear();
+  hint_ = HostCluster(0);
+  fresh_from_ = HostCluster(geometry.clusters_for(file.length()));
+  free_byte_ = kNoBytes;
+  table_dirty_ = any_dirty_ = corrupt_ = false;
+}
+
+uint64_t Refcounts::value(const Block& block, BlockIndex index) const noexcept {
+  return load_refcount(block.bytes, geometry_.refcount_order(), index.value);
+}
+
+void Refcounts::set(Block& block, BlockIndex index, uint64_t value) {
+  store_refcount(block.bytes, geometry_.refcount_order(), index.value, value);
+  uint64_t byte = (index.value << geometry_.refcount_order()) / 8;
+  block.dirty_pieces[byte / kPieceBytes] = true;
+  block.dirty = any_dirty_ = true;
+}
+
+void Refcounts::mark_all(Block& block) {
+  block.dirty_pieces.assign((block.bytes.size() + kPieceBytes - 1) / kPieceBytes, true);
+  block.dirty = any_dirty_ = true;
+}
+
+void Refcounts::evict_some() {
+  while (blocks_.size() >= max_blocks_) {
+    auto oldest = blocks_.end();
+    for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
+      if (it->second.dirty || it->second.writing != 0) continue;
+      if (oldest == blocks_.end() || it->second.used < oldest->second.used) oldest = it;
+    }
+    if (oldest == blocks_.end()) return;
+    blocks_.erase(oldest);
+  }
+}
+
+Task<Result<Refcounts::Block*>> Refcounts::load(TableIndex index) {
+  if (index.value >= table_.size()) co_return static_cast<Block*>(nullptr);
+  if (auto found = blocks_.find(index.value); found != blocks_.end()) {
+    found->second.used = ++clock_;
+    co_return &found->second;
+  }
+  HostOffset at = RefcountTableEntry{table_[index.value]}.offset();
+  if (at.value == 0) co_return static_cast<Block*>(nullptr);
+  if (!geometry_.is_cluster_aligned(at.value) || at.value > INT64_MAX - geometry_.cluster_size()) {
+    corrupt_ = true;
+    co_return Status::error(EIO);
+  }
+  evict_some();
+  std::vector<std::byte> bytes(geometry_.cluster_size());
+  Status status = co_await file_.read(at, bytes);
+  if (!status.ok()) co_return status;
+  Block& block = blocks_[index.value];
+  block.dirty_pieces.assign((bytes.size() + kPieceBytes - 1) / kPieceBytes, false);
+  block.bytes = std::move(bytes);
+  block.at = at;
+  block.used = ++clock_;
+  co_return &block;
+}
+
+Task<Result<uint64_t>> Refcounts::get(HostCluster cluster) {
+  Result<Block*> block = co_await load(geometry_.table_index(cluster));
+  if (!block) co_return block.status();
+  if (*block == nullptr) co_return uint64_t{0};
+  co_return value(**block, geometry_.block_index(cluster));
+}
+
+// The first `clusters` free clusters in a row at or behind `from`.
+Task<Result<HostCluster>> Refcounts::find_free(HostCluster from, uint64_t clusters) {
+  const HostCluster end = geometry_.cluster_of(HostOffset(kMaxHostOffset));
+  HostCluster start = from;
+  HostCluster at = from;
+  while (at - start < clusters) {
+    if (at >= end) co_return Status::error(EFBIG);
+    TableIndex index = geometry_.table_index(at);
+    Result<Block*> block = co_await load(index);
+    if (!block) co_return block.status();
+    HostCluster block_end = geometry_.first_cluster(index + 1);
+    if (*block == nullptr) {
+      at = block_end;
+      continue;
+    }
+    for (; at < block_end && at - start < clusters; ++at) {
+      if (value(**block, geometry_.block_index(at)) != 0) start = at + 1;
+    }
+  }
+  co_return start;
+}
+
+Refcounts::Block& Refcounts::add_block(TableIndex index, HostCluster at) {
+  evict_some();
+  Block& block = blocks_[index.value];
+  block.bytes.assign(geometry_.cluster_size(), std::byte{0});
+  block.at = geometry_.offset_of(at);
+  block.used = ++clock_;
+  mark_all(block);
+  table_[index.value] = block.at.value;
+  dirty_table_pieces_[index.value * 8 / kPieceBytes] = true;
+  table_dirty_ = true;
+  return block;
+}
+
+// A block for clusters that have none, in a cluster wherever one is free.
+Task<Status> Refcounts::create_block(TableIndex index) {
+  if (index.value >= table_.size()) {
+    Status status = co_await grow_table(index);
+    if (!status.ok()) co_return status;
+  }
+  Result<Block*> block = co_await load(index);
+  if (!block || *block != nullptr) co_return block ? Status() : block.status();
+  Result<HostCluster> at = co_await allocate(1);
+  if (!at) co_return at.status();
+  block = co_await load(index);
+  if (!block) co_return block.status();
+  if (*block != nullptr) co_return co_await decrease(*at, 1);  // made along with the cluster
+  take_fresh(*at, 1);
+  add_block(index, *at);
+  co_return Status();
+}
+
+// The table gets larger in memory and a new place in the file; write back does the rest. The old
+// place is given back when the header has forgotten it.
+Task<Status> Refcounts::grow_table(TableIndex needed) {
+  if (growing_) co_return Status::error(EFBIG);
+  uint64_t entries = std::max(needed.value + 1, table_.size() + table_.size() / 2);
+  // Some more than that: the table itself may need new blocks.
+  uint64_t bytes = geometry_.round_up(entries * 8 + entries / 8 + geometry_.cluster_size());
+  if (bytes > kMaxRefcountTableBytes) bytes = kMaxRefcountTableBytes;
+  if (bytes < (needed.value + 1) * 8) co_return Status::error(EFBIG);
+  HostOffset old_offset = table_offset_;
+  uint64_t old_entries = table_.size();
+  table_.resize(bytes / 8);
+  dirty_table_pieces_.assign((bytes + kPieceBytes - 1) / kPieceBytes, false);
+  uint64_t clusters = bytes >> geometry_.cluster_bits();
+  growing_ = true;
+  Result<HostCluster> place = co_await allocate(clusters);
+  growing_ = false;
+  if (!place) {
+    // Entries that are in use meanwhile stay; they reach the disk once there is a place for them.
+    bool unused = std::all_of(table_.begin() + static_cast<long>(old_entries), table_.end(),
+                              [](uint64_t entry) { return entry == 0; });
+    if (unused) table_.resize(old_entries);
+    table_lost_ = table_lost_ || !unused;
+    co_return place.status();
+  }
+  take_fresh(*place, clusters);
+  table_offset_ = geometry_.offset_of(*place);
+  table_lost_ = false;
+  table_dirty_ = any_dirty_ = true;
+  // A place that was chosen but never written is free again at once.
+  if (old_offset != table_offset_on_disk_ && !moving_)
+    co_return co_await decrease(geometry_.cluster_of(old_offset),
+                                geometry_.clusters_for(old_entries * 8));
+  co_return Status();
+}
+
+Task<Status> Refcounts::check_change(HostCluster first, uint64_t clusters, bool up, uint64_t by) {
+  uint64_t most = geometry_.max_refcount();
+  for (HostCluster at = first; at < first + clusters; ++at) {
+    Result<uint64_t> now = co_await get(at);
+    if (!now) co_return now.status();
+    if (up && (by > most || *now > most - by)) co_return Status::error(ERANGE);
+    if (!up && *now < by) co_return Status::error(EINVAL);
+  }
+  co_return Status();
+}
+
+Task<Status> Refcounts::change(HostCluster first, uint64_t clusters, bool up, uint64_t by) {
+  Status status = co_await check_change(first, clusters, up, by);
+  if (!status.ok()) co_return status;
+  // All blocks are there before the first count changes, so that nothing has to be taken back.
+  for (HostCluster at = first; up && at < first + clusters;) {
+    TableIndex index = geometry_.table_index(at);
+    Status made = co_await create_block(index);
+    if (!made.ok()) co_return made;
+    at = geometry_.first_cluster(index + 1);
+  }
+  for (HostCluster at = first; at < first + clusters; ++at) {
+    Result<Block*> block = co_await load(geometry_.table_index(at));
+    if (!block) co_return block.status();
+    BlockIndex index = geometry_.block_index(at);
+    uint64_t now = value(**block, index);
+    set(**block, index, up ? now + by : now - by);
+    if (!up && now == by) {
+      hint_ = std::min(hint_, at);
+      if (geometry_.cluster_of(HostOffset(free_byte_)) == at) free_byte_ = kNoBytes;
+    }
+  }
+  co_return Status();
+}
+
+Task<Status> Refcounts::increase(HostCluster first, uint64_t clusters, uint64_t by) {
+  return change(first, clusters, true, by);
+}
+Task<Status> Refcounts::decrease(HostCluster first, uint64_t clusters, uint64_t by) {
+  return change(first, clusters, false, by);
+}
+
+Task<Result<std::vector<TableIndex>>> Refcounts::missing_blocks(HostCluster first,
+                                                                uint64_t clusters) {
+  std::vector<TableIndex> missing;
+  for (HostCluster at = first; at < first + clusters;) {
+    TableIndex index = geometry_.table_index(at);
+    Result<Block*> block = co_await load(index);
+    if (!block) co_return block.status();
+    if (*block == nullptr) missing.push_back(index);
+    at = geometry_.first_cluster(index + 1);
+  }
+  co_return missing;
+}
+
+// Blocks that are missing for the clusters come right behind them, so that one free run serves for
+// both and nothing is in use that is not counted.
+Task<Result<HostCluster>> Refcounts::allocate(uint64_t clusters) {
+  uint64_t blocks = 0;
+  HostCluster first = hint_;
+  std::vector<TableIndex> missing;
+  for (;;) {
+    Result<HostCluster> found = co_await find_free(first, clusters + blocks);
+    if (!found) co_return found.status();
+    first = *found;
+    Result<std::vector<TableIndex>> needed = co_await missing_blocks(first, clusters + blocks);
+    if (!needed) co_return needed.status();
+    missing = std::move(*needed);
+    if (missing.size() > blocks) {
+      blocks = missing.size();
+      continue;
+    }
+    TableIndex last = geometry_.table_index(first + (clusters + blocks - 1));
+    if (last.value < table_.size()) break;
+    Status status = co_await grow_table(last);
+    if (!status.ok()) co_return status;
+  }
+  for (size_t i = 0; i < missing.size(); ++i) add_block(missing[i], first + (clusters + i));
+  for (HostCluster at = first; at < first + (clusters + missing.size()); ++at) {
+    Result<Block*> block = co_await load(geometry_.table_index(at));
+    if (!block) co_return block.status();
+    set(**block, geometry_.block_index(at), 1);
+  }
+  hint_ = first + clusters;
+  co_return first;
+}
+
+Task<Result<HostOffset>> Refcounts::allocate_bytes(uint64_t bytes) {
+  uint64_t in_cluster = free_byte_ & (geometry_.cluster_size() - 1);
+  if (free_byte_ != kNoBytes && bytes <= geometry_.cluster_size() - in_cluster) {
+    HostOffset at(free_byte_);
+    Result<uint64_t> count = co_await get(geometry_.cluster_of(at));
+    if (!count) co_return count.status();
+    if (*count < geometry_.max_refcount()) {
+      Status status = co_await increase(geometry_.cluster_of(at), 1);
+      if (!status.ok()) co_return status;
+      free_byte_ += bytes;
+      if ((free_byte_ & (geometry_.cluster_size() - 1)) == 0) free_byte_ = kNoBytes;
+      co_return at;
+    }
+  }
+  Result<HostCluster> cluster = co_await allocate(1);
+  if (!cluster) co_return cluster.status();
+  take_fresh(*cluster, 1);
+  HostOffset at = geometry_.offset_of(*cluster);
+  free_byte_ = bytes < geometry_.cluster_size() ? at.value + bytes : kNoBytes;
+  co_return at;
+}
+
+Task<Status> Refcounts::rebuild(const std::vector<uint16_t>& counts) {
+  uint64_t clusters = counts.size();
+  uint64_t blocks = geometry_.table_index(HostCluster(clusters)).value + 2;
+  uint64_t bytes = geometry_.round_up(blocks * 8 + geometry_.cluster_size());
+  if (bytes > kMaxRefcountTableBytes) co_return Status::error(EFBIG);
+  blocks_.clear();
+  table_.assign(bytes / 8, 0);
+  dirty_table_pieces_.assign((bytes + kPieceBytes - 1) / kPieceBytes, false);
+  table_on_disk_ = 0;  // its clusters may be somebody else's, too
+  corrupt_ = false;
+  free_byte_ = kNoBytes;
+  hint_ = HostCluster(clusters);
+  for (uint64_t i = 0; i <= geometry_.table_index(HostCluster(clusters - 1)).value; ++i) {
+    Status status = co_await create_block(TableIndex(i));
+    if (!status.ok()) co_return status;
+  }
+  for (uint64_t i = 0; i < clusters; ++i) {
+    if (counts[i] == 0) continue;
+    HostCluster cluster(i);
+    Result<Block*> block = co_await load(geometry_.table_index(cluster));
+    if (!block) co_return block.status();
+    set(**block, geometry_.block_index(cluster),
+        std::min<uint64_t>(counts[i], geometry_.max_refcount()));
+  }
+  uint64_t table_clusters = bytes >> geometry_.cluster_bits();
+  Result<HostCluster> place = co_await allocate(table_clusters);
+  if (!place) co_return place.status();
+  take_fresh(*place, table_clusters);
+  table_offset_ = geometry_.offset_of(*place);
+  hint_ = HostCluster(0);
+  table_dirty_ = any_dirty_ = true;
+  co_return Status();
+}
+
+void Refcounts::close_for_bytes(HostCluster cluster) noexcept {
+  if (geometry_.cluster_of(HostOffset(free_byte_)) == cluster) free_byte_ = kNoBytes;
+}
+
+bool Refcounts::take_fresh(HostCluster first, uint64_t clusters) noexcept {
+  bool fresh = first >= fresh_from_;
+  fresh_from_ = std::max(fresh_from_, first + clusters);
+  return fresh;
+}
+
+Refcounts::Dirty Refcounts::take_dirty() {
+  Dirty dirty;
+  for (auto& [index, block] : blocks_) {
+    if (!block.dirty) continue;
+    for (size_t piece = 0; piece < block.dirty_pieces.size(); ++piece) {
+      if (!block.dirty_pieces[piece]) continue;
+      size_t offset = piece * kPieceBytes;
+      ConstBytes bytes = ConstBytes(block.bytes).subspan(offset);
+      if (bytes.size() > kPieceBytes) bytes = bytes.first(kPieceBytes);
+      dirty.blocks.push_back({TableIndex(index), block.at + offset, {bytes.begin(), bytes.end()}});
+      ++block.writing;
+    }
+    block.dirty_pieces.assign(block.dirty_pieces.size(), false);
+    block.dirty = false;
+  }
+  bool moved = table_offset_ != table_offset_on_disk_;
+  for (size_t piece = 0; table_dirty_ && piece < dirty_table_pieces_.size(); ++piece) {
+    if (!moved && !dirty_table_pieces_[piece]) continue;
+    size_t first = piece * kPieceBytes / 8;
+    size_t last = std::min(first + kPieceBytes / 8, table_.size());
+    std::vector<std::byte> bytes((last - first) * 8);
+    for (size_t i = first; i < last; ++i) store_be<uint64_t>(bytes, (i - first) * 8, table_[i]);
+    dirty.table.push_back({TableIndex(), table_offset_ + first * 8, std::move(bytes)});
+  }
+  moving_ = moved;
+  if (moved) {
+    dirty.moved = Dirty::Move{table_offset_, table_clusters(), table_offset_on_disk_,
+                              geometry_.clusters_for(table_on_disk_ * 8)};
+  }
+  dirty_table_pieces_.assign(dirty_table_pieces_.size(), false);
+  table_dirty_ = any_dirty_ = false;
+  return dirty;
+}
+
+void Refcounts::written(const Dirty& dirty) noexcept {
+  for (const DirtyPiece& piece : dirty.blocks) --blocks_.at(piece.block.value).writing;
+  moving_ = false;
+  if (dirty.moved) {
+    table_offset_on_disk_ = dirty.moved->offset;
+    table_on_disk_ = dirty.moved->clusters * (geometry_.cluster_size() / 8);
+  }
+}
+
+void Refcounts::mark_dirty(const Dirty& dirty) {
+  for (const DirtyPiece& piece : dirty.blocks) {
+    Block& block = blocks_.at(piece.block.value);
+    --block.writing;
+    block.dirty_pieces[(piece.at - block.at) / kPieceBytes] = true;
+    block.dirty = true;
+  }
+  for (const DirtyPiece& piece : dirty.table) {
+    if (piece.at >= table_offset_ && piece.at - table_offset_ < table_.size() * 8)
+      dirty_table_pieces_[(piece.at - table_offset_) / kPieceBytes] = true;
+    table_dirty_ = true;
+  }
+  moving_ = false;
+  any_dirty_ = true;
+}
+
+}  // namespace strata::qcow2

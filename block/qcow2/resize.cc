@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Another size for the disk; room for it in advance.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "block/base/aligned_buffer.h"
+#include "block/base/error.h"
+#include "block/qcow2/image.h"
+
+namespace strata::qcow2 {
+namespace {
+
+void check(Status status, const char* what) {
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
+}
+
+}  // namespace
+
+Task<void> Image::resize(uint64_t size, TruncateOptions options) {
+  uint64_t old_size = this->size();
+  if (size % kSectorSize != 0) throw Error("The new size must be a multiple of {}", kSectorSize);
+  if (!snapshots_.empty() && header_.version < 3)
+    throw Error("Can't resize a v2 image which has snapshots");
+  if (!bitmaps_.empty())
+    throw Error("Cannot resize qcow2 with persistent bitmaps that were not loaded into memory");
+  if (size < old_size && options.preallocation != qapi::PreallocMode::off)
+    throw Error("Preallocation can't be used for shrinking an image");
+  if (options.preallocation != qapi::PreallocMode::off && backing() != nullptr &&
+      !geometry_.extended_l2())
+    throw Error("Unsupported preallocation mode '{}'", qapi::to_string(options.preallocation));
+  check(co_await before_first_write(), "Failed to update the image size");
+  if (size < old_size) {
+    check(co_await shrink(size), "Failed to discard cropped clusters");
+  } else if (size > old_size) {
+    if (geometry_.l1_entries_for(size) > l1_.size())
+      check(co_await grow_l1(geometry_.l1_entries_for(size)), "Failed to grow the L1 table");
+  }
+  if (has_data_file() && (size > old_size || data_file_raw()))
+    co_await io::truncate(*data_, size, {.exact = size > old_size ? false : options.exact});
+  size_.store(size, std::memory_order_release);
+  Status status;
+  if (size > old_size && options.zero_new_area)
+    status = co_await write_zero_bytes({old_size, size - old_size});
+  if (status.ok() && size > old_size && options.preallocation != qapi::PreallocMode::off) {
+    status = co_await preallocate(old_size, size);
+    if (status.ok()) co_await preallocate_file(options.preallocation);
+  }
+  if (status.ok()) status = co_await write_back();
+  if (status.ok()) {
+    Mutex::Lock lock = co_await writing_back_.lock();
+    header_.size = size;
+    status = co_await write_header();
+    if (status.ok()) status = co_await file_.flush();
+    if (!status.ok()) header_.size = old_size;
+  }
+  if (!status.ok()) size_.store(old_size, std::memory_order_release);
+  check(status, "Failed to update the image size");
+}
+
+// As zero clusters where the format has them, else as bytes.
+Task<Status> Image::write_zero_bytes(ByteRange range) {
+  uint64_t cluster = geometry_.cluster_size();
+  AlignedBuffer zeroes(cluster);
+  if (!zeroes) co_return Status::error(ENOMEM);
+  std::memset(zeroes.data(), 0, zeroes.size());
+  while (!range.empty()) {
+    uint64_t in_cluster = range.offset % cluster;
+    uint64_t bytes = std::min(range.bytes, cluster - in_cluster);
+    if (in_cluster == 0 && range.bytes > cluster) bytes = align_down(range.bytes, cluster);
+    Status status = co_await write_zeroes(range.offset, bytes, false);
+    if (status.error_number() == ENOTSUP) {
+      bytes = std::min(bytes, cluster);
+      status = co_await write(range.offset, IoVector::buffer(zeroes.data(), bytes));
+    }
+    if (!status.ok()) co_return status;
+    range = {range.offset + bytes, range.bytes - bytes};
+  }
+  co_return Status();
+}
+
+// Whoever makes the disk larger again must not find what was there.
+Task<Status> Image::shrink(uint64_t size) {
+  uint64_t old_size = this->size();
+  uint64_t cut = geometry_.round_up(size);
+  if (size < std::min(cut, old_size)) {
+    Status status = co_await write_zero_bytes({size, std::min(cut, old_size) - size});
+    if (!status.ok()) co_return status;
+  }
+  uint64_t end = geometry_.round_up(old_size);
+  if (cut >= end) co_return Status();
+  if (header_.version < 3 && backing() != nullptr)
+    co_return co_await write_zero_bytes({cut, old_size - cut});
+  co_return co_await wipe_clusters({cut, end - cut}, Wipe::discard);
+}
+
+// The new table is written whole, with entries that are all safe to be on the disk: nobody changes
+// one meanwhile.
+Task<Status> Image::grow_l1(uint64_t entries) {
+  if (entries * 8 > kMaxL1Bytes) co_return Status::error(EFBIG);
+  uint64_t clusters = geometry_.clusters_for(entries * 8);
+  Mutex::Lock lock = co_await writing_back_.lock();
+  Result<HostCluster> place = HostCluster();
+  {
+    Mutex::Lock metadata = co_await metadata_.lock();
+    place = co_await allocate_clusters(clusters);
+    if (!place) co_return place.status();
+    refcounts_.take_fresh(*place, clusters);
+  }
+  Allocation allocation(*this, *place, clusters);
+  Mutex::Lock metadata;
+  for (;;) {
+    Status status = co_await write_back_locked();
+    if (!status.ok()) co_return status;
+    metadata = co_await metadata_.lock();
+    if (!l1_.is_dirty() && !l2_.is_dirty()) break;
+    metadata.unlock();
+  }
+  std::vector<std::byte> bytes = l1_.encode(0, l1_.size());
+  bytes.resize(geometry_.round_up(entries * 8));
+  HostOffset at = geometry_.offset_of(*place);
+  Status status = co_await file_.write(at, bytes);
+  if (status.ok()) status = co_await file_.flush();
+  if (!status.ok()) co_return status;
+  Header before = header_;
+  header_.l1_table_offset = at.value;
+  header_.l1_size = static_cast<uint32_t>(entries);
+  status = co_await write_header();
+  if (status.ok()) status = co_await file_.flush();
+  if (!status.ok()) {
+    // Whether the disk has the old header or the new one is not known: neither table is free.
+    header_ = before;
+    allocation.linked();
+    co_return status;
+  }
+  allocation.linked();
+  free_later(geometry_.cluster_of(HostOffset(before.l1_table_offset)),
+             geometry_.clusters_for(uint64_t{before.l1_size} * 8), FreedBy::other);
+  l1_.grow(entries);
+  for (uint64_t i = 0; i < clusters; ++i) filter_.add(*place + i);
+  co_return Status();
+}
+
+// What is not mapped gets clusters that read as zeroes.
+Task<Status> Image::preallocate(uint64_t from, uint64_t to) {
+  GuestCluster end = geometry_.cluster_of(GuestOffset(geometry_.round_up(to)));
+  for (GuestCluster at = geometry_.cluster_of(GuestOffset(from)); at < end;) {
+    uint64_t in_slice = l2_.slice_entries() - l2_.index_in_slice(at);
+    uint64_t most = std::min({in_slice, end - at, geometry_.refcount_block_entries() / 2 + 1});
+    std::vector<L2Entry> entries(most);
+    Status status = co_await read_entries(at, entries);
+    if (!status.ok()) co_return status;
+    auto is_free = [&](const L2Entry& entry) { return entry == L2Entry{}; };
+    auto first = std::find_if(entries.begin(), entries.end(), is_free);
+    auto last = std::find_if_not(first, entries.end(), is_free);
+    if (first != last) {
+      Plan plan;
+      plan.way = Way::fresh;
+      plan.first = at + static_cast<uint64_t>(first - entries.begin());
+      plan.clusters = static_cast<uint64_t>(last - first);
+      plan.range = plan.unit = {geometry_.offset_of(plan.first).value,
+                                plan.clusters << geometry_.cluster_bits()};
+      status = co_await allocate_and_link(plan);
+      if (!status.ok()) co_return status;
+    }
+    at = at + static_cast<uint64_t>(last - entries.begin());
+  }
+  co_return co_await write_back();
+}
+
+Task<Status> Image::allocate_and_link(const Plan& plan) {
+  if (has_data_file()) {
+    HostOffset same(plan.range.offset);
+    co_return co_await link(plan, same, nullptr);
+  }
+  Mutex::Lock lock = co_await metadata_.lock();
+  Result<HostCluster> place = co_await allocate_clusters(plan.clusters);
+  if (!place) co_return place.status();
+  bool fresh = refcounts_.take_fresh(*place, plan.clusters);
+  lock.unlock();
+  Allocation allocation(*this, *place, plan.clusters);
+  HostOffset host = geometry_.offset_of(*place);
+  if (!fresh || !file_.edge().node().driver().has_zero_init()) {
+    Status status = co_await file_.write_zeroes(host, plan.range.bytes);
+    if (!status.ok()) co_return status;
+  }
+  preallocated_end_ = std::max(preallocated_end_, host.value + plan.range.bytes);
+  co_return co_await link(plan, host, &allocation);
+}
+
+// Room in the file for what was preallocated.
+Task<void> Image::preallocate_file(qapi::PreallocMode mode) {
+  if (has_data_file()) {
+    if (mode != qapi::PreallocMode::metadata)
+      co_await io::truncate(*data_, size(), {.exact = false, .preallocation = mode});
+    co_return;
+  }
+  if (mode == qapi::PreallocMode::metadata) mode = qapi::PreallocMode::off;
+  if (preallocated_end_ > file_.length())
+    co_await io::truncate(file_.edge(), preallocated_end_, {.preallocation = mode});
+}
+
+}  // namespace strata::qcow2

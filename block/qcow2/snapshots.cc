@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Internal snapshots: an L1 table each, whose tables and clusters are shared with the active one.
+//
+// The order of every change: refcounts go up; the new table is there; the header points to it;
+// refcounts go down. So a power cut leaks at worst.
+#include <algorithm>
+#include <cerrno>
+#include <map>
+
+#include "block/base/error.h"
+#include "block/qcow2/image.h"
+
+namespace strata::qcow2 {
+namespace {
+
+void check(Status status, const char* what) {
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
+}
+
+}  // namespace
+
+size_t Image::find_snapshot(const std::string& name) const {
+  for (size_t i = 0; i < snapshots_.size(); ++i) {
+    if (snapshots_[i].id == name) return i;
+  }
+  for (size_t i = 0; i < snapshots_.size(); ++i) {
+    if (snapshots_[i].name == name) return i;
+  }
+  throw Error("Can't find snapshot");
+}
+
+Task<Result<std::vector<std::byte>>> Image::read_l1(const Snapshot& snapshot) {
+  uint64_t bytes = uint64_t{snapshot.l1_size} * 8;
+  if (auto error = check_table(geometry_, snapshot.l1_offset.value, snapshot.l1_size, 8,
+                               kMaxL1Bytes, "Snapshot L1 table"))
+    throw Error::from_text(error->text, error->error);
+  std::vector<std::byte> table(bytes);
+  Status status = co_await file_.read(snapshot.l1_offset, table);
+  if (!status.ok()) co_return status;
+  co_return table;
+}
+
+// All that an L1 table refers to, once more or once less. What was changed before an error is
+// changed back.
+Task<Status> Image::change_l1_refcounts(ConstBytes table, bool up) {
+  std::vector<std::pair<HostCluster, uint64_t>> runs;
+  auto add = [&](HostCluster first, uint64_t clusters) {
+    bool joins = !runs.empty() && runs.back().first + runs.back().second == first;
+    if (joins)
+      runs.back().second += clusters;
+    else
+      runs.emplace_back(first, clusters);
+  };
+  for (size_t at = 0; at + 8 <= table.size(); at += 8) {
+    HostOffset place = L1Entry(load_be<uint64_t>(table, at)).offset();
+    if (place.value == 0) continue;
+    if (!geometry_.is_cluster_aligned(place.value)) co_return Status::error(EIO);
+    std::vector<std::byte> entries(geometry_.cluster_size());
+    Status status = co_await file_.read(place, entries);
+    if (!status.ok()) co_return status;
+    add(geometry_.cluster_of(place), 1);
+    for (size_t i = 0; i < entries.size(); i += geometry_.l2_entry_size()) {
+      L2Entry entry{load_be<uint64_t>(entries, i), 0};
+      if (entry.is_compressed()) {
+        CompressedExtent extent = entry.extent(geometry_);
+        HostCluster first = geometry_.cluster_of(extent.offset);
+        add(first, geometry_.cluster_of(extent.offset + (extent.bytes - 1)) - first + 1);
+      } else if (entry.offset().value != 0) {
+        if (!geometry_.is_cluster_aligned(entry.offset().value)) co_return Status::error(EIO);
+        add(geometry_.cluster_of(entry.offset()), 1);
+      }
+    }
+  }
+  if (!up) {
+    for (auto [first, clusters] : runs) free_later(first, clusters, FreedBy::snapshot);
+    co_return Status();
+  }
+  Mutex::Lock lock = co_await metadata_.lock();
+  for (size_t i = 0; i < runs.size(); ++i) {
+    Status status = co_await refcounts_.increase(runs[i].first, runs[i].second);
+    if (status.ok()) continue;
+    while (i-- > 0) (void)co_await refcounts_.decrease(runs[i].first, runs[i].second);
+    co_return status;
+  }
+  co_return Status();
+}
+
+// Makes bit 63 of the active tables say what the refcounts say. Changed entries are dirty.
+Task<Status> Image::set_copied_flags() {
+  if (has_data_file()) co_return Status();
+  for (size_t i = 0; i < l1_.size(); ++i) {
+    L1Entry entry = l1_.load(L1Index(i));
+    if (entry.offset().value == 0) continue;
+    std::vector<std::byte> table(geometry_.cluster_size());
+    Status status = co_await file_.read(entry.offset(), table);
+    if (!status.ok()) co_return status;
+    bool changed = false;
+    {
+      Mutex::Lock lock = co_await metadata_.lock();
+      for (size_t at = 0; at < table.size(); at += geometry_.l2_entry_size()) {
+        L2Entry old{load_be<uint64_t>(table, at), 0};
+        if (old.is_compressed() || old.offset().value == 0) continue;
+        Result<uint64_t> count = co_await refcounts_.get(geometry_.cluster_of(old.offset()));
+        if (!count) co_return count.status();
+        if ((*count == 1) == old.copied()) continue;
+        store_be<uint64_t>(table, at, old.raw ^ kCopiedFlag);
+        changed = true;
+      }
+      Result<uint64_t> count = co_await refcounts_.get(geometry_.cluster_of(entry.offset()));
+      if (!count) co_return count.status();
+      if ((*count == 1) != entry.copied())
+        l1_.store(L1Index(i), L1Entry::of(entry.offset(), *count == 1));
+    }
+    if (!changed) continue;
+    status = co_await file_.write(entry.offset(), table);
+    if (!status.ok()) co_return status;
+  }
+  l2_.clear();
+  co_return co_await file_.flush();
+}
+
+// Writes the table to a new place and makes the header point to it.
+Task<Status> Image::store_snapshots(std::vector<Snapshot> snapshots) {
+  std::vector<std::byte> bytes;
+  for (const Snapshot& snapshot : snapshots) append_snapshot(bytes, snapshot);
+  if (bytes.size() > kMaxSnapshotTableBytes || snapshots.size() > kMaxSnapshots)
+    co_return Status::error(EFBIG);
+  uint64_t clusters = geometry_.clusters_for(bytes.size());
+  HostCluster place;
+  if (clusters != 0) {
+    Mutex::Lock lock = co_await metadata_.lock();
+    Result<HostCluster> first = co_await allocate_clusters(clusters);
+    if (!first) co_return first.status();
+    refcounts_.take_fresh(*first, clusters);
+    place = *first;
+  }
+  Allocation allocation(*this, place, clusters);
+  Status status;
+  if (clusters != 0) status = co_await file_.write(geometry_.offset_of(place), bytes);
+  if (status.ok()) status = co_await write_back();
+  if (status.ok()) status = co_await flush_files();
+  if (!status.ok()) co_return status;
+  Mutex::Lock lock = co_await writing_back_.lock();
+  Header before = header_;
+  header_.snapshots_offset = geometry_.offset_of(place).value;
+  header_.nb_snapshots = static_cast<uint32_t>(snapshots.size());
+  status = co_await write_header();
+  if (status.ok()) status = co_await file_.flush();
+  allocation.linked();  // if the header could not be written, it may be there nevertheless
+  if (!status.ok()) {
+    header_ = before;
+    co_return status;
+  }
+  free_later(geometry_.cluster_of(HostOffset(before.snapshots_offset)),
+             geometry_.clusters_for(snapshot_table_bytes_), FreedBy::other);
+  snapshots_ = std::move(snapshots);
+  snapshot_table_bytes_ = bytes.size();
+  co_return Status();
+}
+
+Task<void> Image::create_snapshot(Snapshot snapshot) {
+  if (has_data_file()) throw Error::from_errno(ENOTSUP, "Could not create snapshot");
+  if (snapshots_.size() >= kMaxSnapshots)
+    throw Error::from_errno(EFBIG,
+                            "Could not create "
+                            "snapshot");
+  check(co_await before_first_write(), "Could not create snapshot");
+  check(co_await settle(), "Could not create snapshot");
+  uint64_t next_id = 1;
+  for (const Snapshot& other : snapshots_)
+    next_id = std::max<uint64_t>(next_id, std::strtoull(other.id.c_str(), nullptr, 10) + 1);
+  if (snapshot.id.empty()) snapshot.id = std::to_string(next_id);
+  snapshot.disk_size = size();
+  snapshot.l1_size = static_cast<uint32_t>(l1_.size());
+  std::vector<std::byte> table = l1_.encode(0, l1_.size());
+  uint64_t clusters = geometry_.clusters_for(table.size());
+  HostCluster place;
+  if (clusters != 0) {
+    Mutex::Lock lock = co_await metadata_.lock();
+    Result<HostCluster> first = co_await allocate_clusters(clusters);
+    if (!first) check(first.status(), "Could not create snapshot");
+    refcounts_.take_fresh(*first, clusters);
+    place = *first;
+  }
+  Allocation allocation(*this, place, clusters);
+  snapshot.l1_offset = geometry_.offset_of(place);
+  check(co_await change_l1_refcounts(table, true), "Could not create snapshot");
+  Status status = co_await write_back();
+  if (status.ok() && clusters != 0) status = co_await file_.write(snapshot.l1_offset, table);
+  // From here on nobody writes to what is shared: the flags are gone before the snapshot is there.
+  if (status.ok()) status = co_await set_copied_flags();
+  if (status.ok()) status = co_await write_back();
+  std::vector<Snapshot> all = snapshots_;
+  all.push_back(std::move(snapshot));
+  if (status.ok()) status = co_await store_snapshots(std::move(all));
+  if (!status.ok()) {
+    (void)co_await change_l1_refcounts(table, false);
+    (void)co_await settle();
+    (void)co_await set_copied_flags();
+    check(status, "Could not create snapshot");
+  }
+  allocation.linked();
+  check(co_await settle(), "Could not create snapshot");
+}
+
+Task<void> Image::delete_snapshot(size_t index) {
+  Snapshot gone = snapshots_[index];
+  check(co_await before_first_write(), "Could not delete snapshot");
+  Result<std::vector<std::byte>> table = co_await read_l1(gone);
+  if (!table) check(table.status(), "Failed to read l1 table for snapshot");
+  check(co_await settle(), "Could not delete snapshot");
+  std::vector<Snapshot> rest = snapshots_;
+  rest.erase(rest.begin() + static_cast<long>(index));
+  check(co_await store_snapshots(std::move(rest)), "Failed to remove snapshot from snapshot list");
+  check(co_await change_l1_refcounts(*table, false), "Failed to free the cluster and L1 table");
+  free_later(geometry_.cluster_of(gone.l1_offset), geometry_.clusters_for(table->size()),
+             FreedBy::snapshot);
+  check(co_await settle(), "Failed to free the cluster and L1 table");
+  check(co_await set_copied_flags(), "Failed to update snapshot status in disk");
+  check(co_await settle(), "Failed to update snapshot status in disk");
+}
+
+// The snapshot's table becomes a second reference to what it refers to, in the place of the active
+// one. The active table is replaced by a new one, so that the header alone decides which it is.
+Task<void> Image::apply_snapshot(size_t index) {
+  const Snapshot snapshot = snapshots_[index];
+  check(co_await before_first_write(), "Could not apply snapshot");
+  Result<std::vector<std::byte>> wanted = co_await read_l1(snapshot);
+  if (!wanted) check(wanted.status(), "Failed to read l1 table for snapshot");
+  if (snapshot.disk_size > kMaxLength ||
+      geometry_.l1_entries_for(snapshot.disk_size) * 8 > kMaxL1Bytes)
+    throw Error::from_errno(EFBIG, "Could not apply snapshot");
+  check(co_await settle(), "Could not apply snapshot");
+  std::vector<std::byte> old = l1_.encode(0, l1_.size());
+  uint64_t entries =
+      std::max({wanted->size() / 8, l1_.size(), geometry_.l1_entries_for(snapshot.disk_size)});
+  std::vector<std::byte> table = *wanted;
+  table.resize(entries * 8);
+  for (size_t at = 0; at < table.size(); at += 8)
+    store_be<uint64_t>(table, at, load_be<uint64_t>(table, at) & ~kCopiedFlag);
+  uint64_t clusters = geometry_.clusters_for(table.size());
+  Mutex::Lock lock = co_await metadata_.lock();
+  Result<HostCluster> place = co_await allocate_clusters(clusters);
+  if (!place) check(place.status(), "Could not apply snapshot");
+  refcounts_.take_fresh(*place, clusters);
+  lock.unlock();
+  Allocation allocation(*this, *place, clusters);
+  check(co_await change_l1_refcounts(table, true), "Could not apply snapshot");
+  Status status = co_await write_back();
+  if (status.ok()) status = co_await file_.write(geometry_.offset_of(*place), table);
+  if (status.ok()) status = co_await file_.flush();
+  if (!status.ok()) {
+    (void)co_await change_l1_refcounts(table, false);
+    check(status, "Could not apply snapshot");
+  }
+  Header before = header_;
+  {
+    Mutex::Lock writing = co_await writing_back_.lock();
+    header_.l1_table_offset = geometry_.offset_of(*place).value;
+    header_.l1_size = static_cast<uint32_t>(entries);
+    header_.size = snapshot.disk_size;
+    status = co_await write_header();
+    if (status.ok()) status = co_await file_.flush();
+    allocation.linked();
+    if (!status.ok()) header_ = before;
+  }
+  check(status, "Could not apply snapshot");
+  size_ = snapshot.disk_size;
+  l1_.resize(entries);
+  l1_.fill(0, table);
+  l2_.clear();
+  for (uint64_t i = 0; i < clusters; ++i) filter_.add(*place + i);
+  check(co_await change_l1_refcounts(old, false), "Could not apply snapshot");
+  free_later(geometry_.cluster_of(HostOffset(before.l1_table_offset)),
+             geometry_.clusters_for(uint64_t{before.l1_size} * 8), FreedBy::other);
+  check(co_await settle(), "Could not apply snapshot");
+  check(co_await set_copied_flags(), "Could not apply snapshot");
+  check(co_await settle(), "Could not apply snapshot");
+}
+
+}  // namespace strata::qcow2

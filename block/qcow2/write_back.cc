@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The order in which metadata reaches the disk. Each step is stable before the next begins:
+//
+//   1. refcounts that went up (blocks, then the table that points to them, then the header)
+//   2. data, and what was copied for it
+//   3. L2 entries that point to it
+//   4. L1 entries that point to the L2 tables
+//   5. only now clusters that nothing points to any more are given back: when those who may still
+//      read them have ended, they are discarded, and their refcounts go down (and to the disk with
+//      the next round)
+//
+// So wherever the power fails, everything that is pointed to is there and is counted: the worst
+// that is left behind is a cluster that is counted and not used.
+#include <algorithm>
+#include <cerrno>
+
+#include "block/qcow2/image.h"
+
+namespace strata::qcow2 {
+
+Task<Status> Image::write_back() {
+  Mutex::Lock lock = co_await writing_back_.lock();
+  co_return co_await write_back_locked();
+}
+
+// What is in memory of a corrupt image is not to be trusted: it stays there.
+Task<Status> Image::mark_corrupt() {
+  if (header_.version >= 3 && !header_.has(kIncompatibleCorrupt) && node_.is_writable()) {
+    header_.incompatible |= kIncompatibleCorrupt;
+    Status status = co_await write_header();
+    if (status.ok()) status = co_await file_.flush();
+    if (!status.ok()) co_return status;
+  }
+  co_return Status::error(EIO);
+}
+
+Task<Status> Image::write_back_locked() {
+  if (is_unusable()) co_return co_await mark_corrupt();
+  if (!refcounts_.can_be_written()) co_return Status::error(EIO);
+  Dirty dirty = co_await take_dirty();
+  Status status = co_await write_dirty(dirty);
+  if (!status.ok()) {
+    co_await put_back(dirty, status);
+    co_return status;
+  }
+  {
+    Mutex::Lock lock = co_await metadata_.lock();
+    refcounts_.written(dirty.refcounts);
+    dirty.l2.pins.clear();
+  }
+  if (dirty.refcounts.moved) {
+    const Refcounts::Dirty::Move& move = *dirty.refcounts.moved;
+    dirty.freed.push_back(
+        {geometry_.cluster_of(move.old_offset), move.old_clusters, FreedBy::other});
+  }
+  if (!dirty.freed.empty()) retired_.push_back({epochs_.now(), std::move(dirty.freed)});
+  co_return co_await reap();
+}
+
+Task<Image::Dirty> Image::take_dirty() {
+  Mutex::Lock lock = co_await metadata_.lock();
+  Dirty dirty;
+  dirty.refcounts = refcounts_.take_dirty();
+  for (const Refcounts::DirtyPiece& piece : dirty.refcounts.blocks)
+    filter_.add(geometry_.cluster_of(piece.at));
+  dirty.l2 = l2_.take_dirty();
+  for (const L2Cache::DirtyPiece& piece : dirty.l2.pieces) {
+    HostOffset table = l1_.load(l2_.l1_index(piece.slice)).offset();
+    dirty.l2_places.push_back(table + l2_.byte_offset(piece.slice) + piece.offset);
+  }
+  for (size_t piece : l1_.take_dirty()) {
+    size_t first = piece * L1Table::kEntriesPerPiece;
+    if (first >= l1_.size()) continue;
+    size_t count = std::min(L1Table::kEntriesPerPiece, l1_.size() - first);
+    dirty.l1.emplace_back(first, l1_.encode(first, count));
+  }
+  std::lock_guard freed(freed_mutex_);
+  dirty.freed = std::exchange(freed_, {});
+  freed_clusters_ = 0;
+  co_return dirty;
+}
+
+Task<void> Image::put_back(Dirty& dirty, Status why) {
+  Mutex::Lock lock = co_await metadata_.lock();
+  refcounts_.mark_dirty(dirty.refcounts);
+  l2_.mark_dirty(dirty.l2);
+  dirty.l2.pins.clear();
+  for (const auto& [first, bytes] : dirty.l1) l1_.mark_dirty(first / L1Table::kEntriesPerPiece);
+  for (const Freed& freed : dirty.freed) free_later(freed.first, freed.clusters, freed.by);
+}
+
+Task<Status> Image::flush_files() {
+  Status status = co_await file_.flush();
+  if (status.ok() && has_data_file()) status = co_await io::flush(data_->node());
+  co_return status;
+}
+
+Task<Status> Image::write_dirty(Dirty& dirty) {
+  bool tables = !dirty.l2.pieces.empty() || !dirty.l1.empty();
+  Status status = co_await write_refcounts(dirty);
+  if (status.ok() && tables) status = co_await flush_files();
+  if (status.ok() && tables) status = co_await write_tables(dirty);
+  if (status.ok() && !dirty.freed.empty()) status = co_await flush_files();
+  co_return status;
+}
+
+Task<Status> Image::write_refcounts(Dirty& dirty) {
+  for (const Refcounts::DirtyPiece& piece : dirty.refcounts.blocks) {
+    Status status = co_await file_.write(piece.at, piece.bytes);
+    if (!status.ok()) co_return status;
+  }
+  if (dirty.refcounts.table.empty() && !dirty.refcounts.moved) co_return Status();
+  Status status = co_await file_.flush();
+  for (const Refcounts::DirtyPiece& piece : dirty.refcounts.table) {
+    if (status.ok()) status = co_await file_.write(piece.at, piece.bytes);
+  }
+  if (status.ok()) status = co_await file_.flush();
+  if (!status.ok() || !dirty.refcounts.moved) co_return status;
+  const Refcounts::Dirty::Move& move = *dirty.refcounts.moved;
+  Header before = header_;
+  header_.refcount_table_offset = move.offset.value;
+  header_.refcount_table_clusters = static_cast<uint32_t>(move.clusters);
+  status = co_await write_header();
+  if (status.ok()) status = co_await file_.flush();
+  if (!status.ok()) header_ = before;
+  co_return status;
+}
+
+Task<Status> Image::write_tables(Dirty& dirty) {
+  for (size_t i = 0; i < dirty.l2.pieces.size(); ++i) {
+    Status status = co_await file_.write(dirty.l2_places[i], dirty.l2.pieces[i].bytes);
+    if (!status.ok()) co_return status;
+  }
+  if (dirty.l1.empty()) co_return Status();
+  Status status = co_await file_.flush();
+  HostOffset table(header_.l1_table_offset);
+  for (const auto& [first, bytes] : dirty.l1) {
+    if (status.ok()) status = co_await file_.write(table + first * 8, bytes);
+  }
+  co_return status;
+}
+
+// Gives back what is out of everybody's hands. What is not yet has its turn with a later round.
+Task<Status> Image::reap() {
+  if (retired_.empty()) co_return Status();
+  epochs_.try_advance();
+  epochs_.try_advance();
+  while (!retired_.empty() && retired_.front().epoch + 2 <= epochs_.now()) {
+    Retired retired = std::move(retired_.front());
+    retired_.erase(retired_.begin());
+    for (const Freed& freed : retired.freed) co_await release(freed);
+  }
+  co_return Status();
+}
+
+// Discarded while they still count as used, so that nobody else has them yet. A cluster that cannot
+// be given back is a leak, and no reason for anybody's request to fail.
+Task<void> Image::release(const Freed& freed) {
+  bool discard = (freed.by == FreedBy::request && settings_.discard_request) ||
+                 (freed.by == FreedBy::snapshot && settings_.discard_snapshot) ||
+                 (freed.by == FreedBy::other && settings_.discard_other);
+  for (uint64_t i = 0; discard && i < freed.clusters;) {
+    uint64_t last = i;
+    {
+      Mutex::Lock lock = co_await metadata_.lock();
+      for (; last < freed.clusters; ++last) {
+        Result<uint64_t> count = co_await refcounts_.get(freed.first + last);
+        if (!count || *count != 1) break;
+        refcounts_.close_for_bytes(freed.first + last);
+      }
+    }
+    if (last > i) {
+      HostOffset at = geometry_.offset_of(freed.first + i);
+      (void)co_await io::pdiscard(file_.edge(), at.value, (last - i) << geometry_.cluster_bits());
+    }
+    i = last + 1;
+  }
+  Mutex::Lock lock = co_await metadata_.lock();
+  for (uint64_t i = 0; i < freed.clusters; ++i)
+    (void)co_await refcounts_.decrease(freed.first + i, 1);
+}
+
+Task<Status> Image::settle() {
+  Mutex::Lock lock = co_await writing_back_.lock();
+  for (int round = 0; round < 8; ++round) {
+    Status status = co_await write_back_locked();
+    if (!status.ok()) co_return status;
+    Mutex::Lock metadata = co_await metadata_.lock();
+    bool clean = !refcounts_.is_dirty() && !l2_.is_dirty() && !l1_.is_dirty() &&
+                 freed_clusters_ == 0 && retired_.empty();
+    if (clean) break;
+  }
+  co_return co_await flush_files();
+}
+
+// The header is written whole: it lies in one cluster, of which the first sector holds all fields.
+Task<Status> Image::write_header() {
+  auto bytes = encode_header(header_, extensions_, backing_name_);
+  if (!bytes) co_return Status::error(bytes.error().error);
+  size_t used = bytes->size();
+  while (used > 512 && (*bytes)[used - 1] == std::byte{0}) --used;
+  used = std::min(bytes->size(), (used + 511) / 512 * 512);
+  co_return co_await file_.write(HostOffset(0), ConstBytes(*bytes).first(used));
+}
+
+Task<Status> Image::clear_broken_flags() {
+  Mutex::Lock lock = co_await writing_back_.lock();
+  if (!header_.has(kIncompatibleDirty | kIncompatibleCorrupt)) co_return Status();
+  header_.incompatible &= ~(kIncompatibleDirty | kIncompatibleCorrupt);
+  Status status = co_await write_header();
+  if (status.ok()) status = co_await file_.flush();
+  if (status.ok()) unusable_ = false;
+  co_return status;
+}
+
+Task<Status> Image::change_backing_file(std::string name, std::optional<std::string> format) {
+  Mutex::Lock lock = co_await writing_back_.lock();
+  Header header = header_;
+  std::string old_name = std::exchange(backing_name_, std::move(name));
+  std::optional<std::string> old_format = std::exchange(extensions_.backing_format, format);
+  Status status = co_await write_header();
+  if (status.ok()) co_return co_await file_.flush();
+  header_ = header;
+  backing_name_ = std::move(old_name);
+  extensions_.backing_format = std::move(old_format);
+  co_return status;
+}
+
+// Once, before anything is changed: features that this code does not keep up are taken off, and
+// bitmaps are marked as not to be relied on, since changes are not recorded in them.
+Task<Status> Image::before_first_write() {
+  if (announced_.load(std::memory_order_acquire)) co_return Status();
+  Mutex::Lock lock = co_await writing_back_.lock();
+  if (announced_.load(std::memory_order_acquire)) co_return Status();
+  uint64_t unknown = header_.autoclear & ~kAutoclearKnown;
+  Status status;
+  if (unknown != 0) {
+    header_.autoclear &= kAutoclearKnown;
+    status = co_await write_header();
+    if (status.ok()) status = co_await file_.flush();
+  }
+  if (status.ok() && !bitmaps_.empty()) status = co_await mark_bitmaps_in_use();
+  if (status.ok()) announced_.store(true, std::memory_order_release);
+  co_return status;
+}
+
+// While the directory changes, the header says that there is none to be relied on.
+Task<Status> Image::mark_bitmaps_in_use() {
+  bool all = std::all_of(bitmaps_.begin(), bitmaps_.end(),
+                         [](const BitmapEntry& bitmap) { return bitmap.in_use(); });
+  if (all || !extensions_.bitmaps) co_return Status();
+  for (BitmapEntry& bitmap : bitmaps_) bitmap.flags |= kBitmapInUse;
+  std::vector<std::byte> directory = encode_bitmap_directory(bitmaps_);
+  header_.autoclear &= ~kAutoclearBitmaps;
+  Status status = co_await write_header();
+  if (status.ok()) status = co_await file_.flush();
+  if (status.ok()) status = co_await file_.write(extensions_.bitmaps->directory_offset, directory);
+  if (status.ok()) status = co_await file_.flush();
+  header_.autoclear |= kAutoclearBitmaps;
+  if (status.ok()) status = co_await write_header();
+  co_return status;
+}
+
+}  // namespace strata::qcow2

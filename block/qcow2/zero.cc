@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Zeroes and discards: changes of the mapping alone.
+#include <algorithm>
+#include <cerrno>
+
+#include "block/qcow2/image.h"
+
+namespace strata::qcow2 {
+
+// Partial subclusters only where they read as zeroes already; else the caller writes zero bytes.
+Task<Status> Image::write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap) {
+  if (is_unusable()) co_return Status::error(EIO);
+  Status status = co_await before_first_write();
+  if (!status.ok()) co_return status;
+  if (data_file_raw()) co_return co_await io::pwrite_zeroes(*data_, offset, bytes);
+  ByteRange range{offset, bytes};
+  uint64_t unit = geometry_.subcluster_size();
+  // What lies behind the end of the disk in its last cluster need not be kept.
+  if (range.end() == size()) range.bytes = align_up(range.end(), unit) - offset;
+  if (!is_aligned(range.offset | range.bytes, unit)) {
+    bool zero = co_await reads_as_zero(range);
+    co_return zero ? Status() : Status::error(ENOTSUP);
+  }
+  if (header_.version < 3) {
+    // There is no way to say zero; but where there is nothing below, nothing is zero.
+    if (!backing_is_zero(range)) co_return Status::error(ENOTSUP);
+    bool zero = co_await reads_as_zero(range);
+    co_return zero ? Status() : Status::error(ENOTSUP);
+  }
+  uint64_t size = geometry_.cluster_size();
+  uint64_t first = align_up(range.offset, size);
+  uint64_t last = align_down(range.end(), size);
+  if (first >= last) {
+    status = co_await zero_subclusters({range.offset, std::min(first, range.end()) - range.offset});
+    if (status.ok() && first < range.end())
+      status = co_await zero_subclusters({first, range.end() - first});
+    co_return status;
+  }
+  if (range.offset < first)
+    status = co_await zero_subclusters({range.offset, first - range.offset});
+  if (status.ok())
+    status = co_await wipe_clusters({first, last - first},
+                                    may_unmap ? Wipe::zero_and_unmap : Wipe::zero);
+  if (status.ok() && last < range.end())
+    status = co_await zero_subclusters({last, range.end() - last});
+  co_return status;
+}
+
+// Whole clusters only; the rest of the advice is not taken.
+Task<Status> Image::discard(uint64_t offset, uint64_t bytes) {
+  if (is_unusable()) co_return Status::error(EIO);
+  Status status = co_await before_first_write();
+  if (!status.ok()) co_return status;
+  uint64_t size_of_cluster = geometry_.cluster_size();
+  uint64_t end = offset + bytes == size() ? align_up(offset + bytes, size_of_cluster)
+                                          : align_down(offset + bytes, size_of_cluster);
+  uint64_t first = align_up(offset, size_of_cluster);
+  if (first >= end) co_return Status::error(ENOTSUP);
+  if (header_.version < 3 && backing() != nullptr) co_return Status::error(ENOTSUP);
+  co_return co_await wipe_clusters({first, end - first}, Wipe::discard);
+}
+
+Task<Status> Image::wipe_clusters(ByteRange range, Wipe how) {
+  GuestCluster at = geometry_.cluster_of(GuestOffset(range.offset));
+  uint64_t left = range.bytes >> geometry_.cluster_bits();
+  while (left != 0) {
+    uint64_t count = std::min(left, l2_.slice_entries() - l2_.index_in_slice(at));
+    ByteRange bytes{geometry_.offset_of(at).value, count << geometry_.cluster_bits()};
+    RangeLock::Hold hold(allocating_, bytes, RangeLock::Mode::exclusive);
+    co_await hold.acquire();
+    std::vector<ByteRange> discards;
+    Status status = co_await wipe_in_slice(at, count, how, discards);
+    if (!status.ok()) co_return status;
+    for (ByteRange discard : discards) {
+      status = co_await io::pdiscard(*data_, discard.offset, discard.bytes);
+      if (!status.ok()) co_return status;
+    }
+    at = at + count;
+    left -= count;
+  }
+  if (freed_clusters_.load(std::memory_order_relaxed) > 4096) co_return co_await write_back();
+  co_return Status();
+}
+
+// What becomes of a whole cluster's entry; nothing if it stays as it is.
+std::optional<L2Entry> Image::wiped_entry(const L2Entry& old, Wipe how) const noexcept {
+  ClusterKind kind = old.kind(geometry_, has_data_file());
+  bool all_zero = geometry_.extended_l2() && old.bitmap == L2Entry::kAllZeroes;
+  if (kind == ClusterKind::unallocated && !all_zero) {
+    // A discard of nothing leaves it nothing, if nothing is below.
+    if (how == Wipe::discard && backing() == nullptr) return std::nullopt;
+    return L2Entry::zero(HostOffset(), false, geometry_);
+  }
+  if (kind == ClusterKind::unallocated || kind == ClusterKind::zero_plain) return std::nullopt;
+  bool keep = how == Wipe::zero || (how == Wipe::discard && settings_.discard_no_unref) ||
+              (has_data_file() && how != Wipe::discard);
+  if (kind == ClusterKind::compressed) keep = false;
+  if (keep) {
+    L2Entry kept = L2Entry::zero(old.offset(), old.copied(), geometry_);
+    if (kept == old) return std::nullopt;
+    return kept;
+  }
+  if (header_.version < 3) return L2Entry{};
+  return L2Entry::zero(HostOffset(), false, geometry_);
+}
+
+Task<Status> Image::wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe how,
+                                  std::vector<ByteRange>& keep_but_discard) {
+  bool table = l1_.load(geometry_.l1_index(first)).offset().value != 0;
+  if (!table && how == Wipe::discard && backing() == nullptr) co_return Status();
+  Changing changing;
+  Status status = co_await begin_change(changing, l2_.slice_of(first));
+  if (!status.ok()) co_return status;
+  unsigned index = l2_.index_in_slice(first);
+  for (uint64_t i = 0; i < clusters; ++i, ++index) {
+    L2Entry old = changing.slice.load(index);
+    std::optional<L2Entry> entry = wiped_entry(old, how);
+    if (!entry) continue;
+    changing.slice.store(index, *entry);
+    bool gone = old.is_compressed() || old.offset() != entry->offset();
+    if (has_data_file() && how != Wipe::zero)
+      keep_but_discard.push_back({geometry_.offset_of(first + i).value, geometry_.cluster_size()});
+    else if (!gone && how == Wipe::discard && settings_.discard_request && old.copied())
+      keep_but_discard.push_back({old.offset().value, geometry_.cluster_size()});
+    if (gone) free_entry(old, FreedBy::request);
+  }
+  co_return Status();
+}
+
+// Part of one cluster.
+Task<Status> Image::zero_subclusters(ByteRange range) {
+  if (!geometry_.extended_l2()) co_return Status::error(ENOTSUP);
+  GuestCluster cluster = geometry_.cluster_of(GuestOffset(range.offset));
+  RangeLock::Hold hold(allocating_, range, RangeLock::Mode::exclusive);
+  co_await hold.acquire();
+  Changing changing;
+  Status status = co_await begin_change(changing, l2_.slice_of(cluster));
+  if (!status.ok()) co_return status;
+  unsigned index = l2_.index_in_slice(cluster);
+  L2Entry entry = changing.slice.load(index);
+  if (entry.is_compressed()) co_return Status::error(ENOTSUP);
+  uint64_t start = geometry_.offset_of(cluster).value;
+  for (uint64_t at = range.offset; at < range.end(); at += geometry_.subcluster_size()) {
+    uint64_t bit = (at - start) / geometry_.subcluster_size();
+    entry.bitmap &= ~(uint64_t{1} << bit);
+    entry.bitmap |= uint64_t{1} << (bit + 32);
+  }
+  changing.slice.store(index, entry);
+  co_return Status();
+}
+
+Task<bool> Image::reads_as_zero(ByteRange range) {
+  uint64_t end = std::min(range.end(), size());
+  for (uint64_t at = range.offset; at < end;) {
+    Result<Run> run = co_await lookup(GuestOffset(at), end - at);
+    if (!run) co_return false;
+    bool zero = run->get_if<Zero>() != nullptr ||
+                (run->get_if<Unallocated>() != nullptr && backing_is_zero({at, run->bytes}));
+    if (!zero) co_return false;
+    at += run->bytes;
+  }
+  co_return true;
+}
+
+}  // namespace strata::qcow2

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// qcow2 on a simulated disk, under seeded workloads.
+//
+//   sim [--seed N] [--runs COUNT] [--verbose]
+//
+// Each seed chooses an image, some queues of requests, and what goes wrong: nothing, failing
+// requests, or the power, after some write. Afterwards the metadata must be sound and each sector
+// must hold what the oracle allows. A seed that fails is printed; --seed N runs it again.
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+
+#include "block/base/error.h"
+#include "block/drivers/raw/raw.h"
+#include "block/graph/open.h"
+#include "block/io/backend.h"
+#include "block/qcow2/check.h"
+#include "block/qcow2/create.h"
+#include "block/qcow2/qcow2.h"
+#include "qapi/runtime/json_writer.h"
+#include "tests/sim/oracle.h"
+
+namespace strata::sim {
+namespace {
+
+struct Failure {
+  std::string text;
+};
+
+template <class... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
+  throw Failure{fmt::format(format, std::forward<Args>(args)...)};
+}
+
+enum class Trouble { none, faults, power };
+
+struct Plan {
+  unsigned cluster_bits = 16;
+  unsigned refcount_bits = 16;
+  bool extended = false;
+  bool version_2 = false;
+  bool zstd = false;
+  bool backing = false;
+  bool small_cache = false;
+  bool snapshots = false;
+  uint64_t sectors = 4096;
+  uint64_t base_sectors = 0;
+  unsigned queues = 1;
+  unsigned operations = 50;
+  Trouble trouble = Trouble::none;
+
+  explicit Plan(Random& random) {
+    auto chance = [&](unsigned percent) { return random() % 100 < percent; };
+    const unsigned kBits[] = {9, 9, 10, 12, 12, 14, 14, 16, 16, 17};
+    cluster_bits = kBits[random() % std::size(kBits)];
+    version_2 = chance(15);
+    if (!version_2) {
+      refcount_bits = 1u << random() % 7;
+      extended = cluster_bits >= 14 && chance(60);
+      zstd = chance(30);
+    }
+    backing = chance(40);
+    small_cache = chance(50);
+    snapshots = refcount_bits >= 4 && chance(30);
+    sectors = 1024 << random() % 4;
+    base_sectors = chance(50) ? sectors : sectors / 2 + random() % sectors;
+    queues = 1 + static_cast<unsigned>(random() % 6);
+    operations = 20 + static_cast<unsigned>(random() % 120);
+    const Trouble kTroubles[] = {Trouble::none, Trouble::faults, Trouble::power, Trouble::power};
+    trouble = kTroubles[random() % 4];
+  }
+
+  std::string describe() const {
+    const char* what[] = {"none", "faults", "power"};
+    return fmt::format(
+        "cluster 2^{} refcount {} {}{}{}{}{}{}sectors {} base {} queues {} operations {} trouble "
+        "{}",
+        cluster_bits, refcount_bits, extended ? "extended " : "", version_2 ? "v2 " : "",
+        zstd ? "zstd " : "", backing ? "backing " : "", small_cache ? "small-cache " : "",
+        snapshots ? "snapshots " : "", sectors, base_sectors, queues, operations,
+        what[static_cast<int>(trouble)]);
+  }
+};
+
+qapi::BlockdevRef file_named(const std::string& name) {
+  qapi::BlockdevOptions options;
+  options.select(qapi::BlockdevDriver::file);
+  options.get_if<qapi::BlockdevOptionsFile>()->filename = name;
+  return qapi::Box<qapi::BlockdevOptions>(std::move(options));
+}
+
+// One image, its host and its user.
+class World {
+ public:
+  World(uint64_t seed, bool verbose)
+      : random_(seed), plan_(random_), host_(random_), oracle_(plan_.sectors), verbose_(verbose) {
+    if (verbose_) std::printf("seed %lu: %s\n", seed, plan_.describe().c_str());
+  }
+  void run();
+
+ private:
+  struct Saved {
+    std::string name;
+    Oracle oracle;
+  };
+
+  template <class T>
+  T wait(Task<T> task) {
+    return context_.run_to_completion(std::move(task));
+  }
+  SimDisk& disk() { return host_.disk("disk"); }
+  void note(const std::string& line) const {
+    if (verbose_) std::printf("  %s\n", line.c_str());
+  }
+
+  void make_base();
+  void make_image();
+  void open();
+  void close();
+  void arm();
+  void work(unsigned operations);
+  Task<void> queue(unsigned operations);
+  Task<void> all_queues(unsigned operations);
+  Task<void> one_operation();
+  Task<void> change(uint64_t first, uint64_t count, int kind);
+  Task<void> verify(uint64_t first, uint64_t count);
+  Task<void> flush();
+  void snapshot_round();
+  void check(bool leaks_allowed, const char* when);
+  void verify_all(bool survived, const char* when);
+  void verify_snapshots();
+  void after_power_cut();
+
+  Random random_;
+  Plan plan_;
+  SimHost host_;
+  Oracle oracle_;
+  std::optional<Oracle> oracle_at_cut_;
+  std::vector<Saved> saved_;
+  bool verbose_;
+  Mark next_mark_ = 1;
+  uint64_t in_snapshot_ = 0;
+  bool failed_change_ = false;
+
+  AioContext context_{"main"};
+  MainLoop loop_{context_};
+  const DriverDescriptor* drivers_[3]{&host_, &kRawDriver, &kQcow2Driver};
+  std::string event_;
+  BlockLayer layer_{loop_, drivers_, [this](std::string_view name, boost::json::object data) {
+                      event_ = std::string(name) + " " + qapi::write_json(data);
+                    }};
+  Backend user_{layer_};
+};
+
+void World::make_base() {
+  if (!plan_.backing) return;
+  std::vector<std::byte> bytes(plan_.base_sectors * kSector);
+  for (uint64_t i = 0; i < plan_.base_sectors; ++i) {
+    Mark mark = random_() % 3 == 0 ? 0 : next_mark_;
+    fill_sector(bytes.data() + i * kSector, mark, i);
+    if (i < plan_.sectors) oracle_.set(i, mark);
+  }
+  ++next_mark_;
+  host_.disk("base").restore(std::move(bytes));
+}
+
+void World::make_image() {
+  qapi::BlockdevCreateOptionsQcow2 options;
+  options.file = file_named("disk");
+  options.size = plan_.sectors * kSector;
+  options.cluster_size = uint64_t{1} << plan_.cluster_bits;
+  options.refcount_bits = plan_.refcount_bits;
+  if (plan_.version_2) options.version = qapi::BlockdevQcow2Version::v2;
+  if (plan_.extended) options.extended_l2 = true;
+  if (plan_.zstd) options.compression_type = qapi::Qcow2CompressionType::zstd;
+  if (plan_.backing) {
+    options.backing_file = "base";
+    options.backing_fmt = qapi::BlockdevDriver::raw;
+  } else if (random_() % 5 == 0) {
+    options.preallocation = qapi::PreallocMode::metadata;
+  }
+  wait(qcow2::create(loop_, layer_, options));
+}
+
+void World::open() {
+  qapi::BlockdevOptions options;
+  options.select(qapi::BlockdevDriver::qcow2);
+  options.discard = qapi::BlockdevDiscardOptions::unmap;
+  auto& image = *options.get_if<qapi::BlockdevOptionsQcow2>();
+  image.file = file_named("disk");
+  if (plan_.small_cache) {
+    image.l2_cache_entry_size = 512;
+    image.l2_cache_size = 4096;
+  }
+  if (random_() % 2 == 0) image.pass_discard_other = true;
+  NodePtr node = wait(open_node(loop_, layer_, std::move(options)));
+  user_.attach(loop_, std::move(node),
+               {{Permission::consistent_read, Permission::write, Permission::resize}, {}});
+}
+
+void World::close() {
+  wait(user_.close(loop_));
+}
+
+Task<void> World::verify(uint64_t first, uint64_t count) {
+  if (!oracle_.try_begin(first, count)) co_return;
+  std::vector<std::byte> data(count * kSector);
+  Status status =
+      co_await user_.preadv(first * kSector, IoVector::buffer(data.data(), data.size()));
+  oracle_.release(first, count);
+  if (!status.ok()) {
+    if (plan_.trouble == Trouble::faults) co_return;
+    fail("read of {}+{}: {}", first, count, Error::describe_errno(status.error_number()));
+  }
+  for (uint64_t i = 0; i < count; ++i) {
+    if (!oracle_.may_be(first + i, data.data() + i * kSector))
+      fail("sector {} is not what was written", first + i);
+  }
+}
+
+Task<void> World::flush() {
+  Oracle::Flush flush = oracle_.begin_flush();
+  Status status = co_await user_.flush();
+  if (status.ok())
+    oracle_.end_flush(flush);
+  else if (plan_.trouble != Trouble::faults)
+    fail("flush: {}", Error::describe_errno(status.error_number()));
+}
+
+// kind 0: write, 1: compressed, 2: zeroes, 3: zeroes that unmap, 4: discard
+Task<void> World::change(uint64_t first, uint64_t count, int kind) {
+  if (!oracle_.try_begin(first, count)) co_return;
+  Mark mark = kind <= 1 ? next_mark_++ : 0;
+  std::vector<std::byte> data(kind <= 1 ? count * kSector : 0);
+  for (uint64_t i = 0; i < data.size() / kSector; ++i)
+    fill_sector(data.data() + i * kSector, mark, first + i);
+  note(fmt::format("change {} {}+{} mark {}", kind, first, count, mark));
+  oracle_.issue(first, count, mark);
+  Status status;
+  IoVector from = IoVector::buffer(data.data(), data.size());
+  if (kind == 0) status = co_await user_.pwritev(first * kSector, from);
+  if (kind == 1) status = co_await user_.pwritev(first * kSector, from, WriteFlag::compressed);
+  if (kind == 2) status = co_await user_.pwrite_zeroes(first * kSector, count * kSector);
+  if (kind == 3)
+    status = co_await user_.pwrite_zeroes(first * kSector, count * kSector, WriteFlag::may_unmap);
+  if (kind == 4) status = co_await user_.pdiscard(first * kSector, count * kSector);
+  oracle_.end(first, count, mark, status.ok());
+  if (status.ok()) co_return;
+  failed_change_ = true;
+  if (plan_.trouble != Trouble::faults)
+    fail("change {} of {}+{}: {}", kind, first, count,
+         Error::describe_errno(status.error_number()));
+}
+
+Task<void> World::one_operation() {
+  uint64_t cluster = std::max<uint64_t>(1, (uint64_t{1} << plan_.cluster_bits) / kSector);
+  uint64_t most = random_() % 4 == 0 ? 4 * cluster + 8 : 16;
+  uint64_t first = random_() % plan_.sectors;
+  // Some places are more popular than others.
+  if (random_() % 2 == 0) first = random_() % std::min(plan_.sectors, 4 * cluster);
+  uint64_t count = std::min(plan_.sectors - first, 1 + random_() % most);
+  unsigned what = static_cast<unsigned>(random_() % 100);
+  uint64_t aligned = first / cluster * cluster;
+  uint64_t clusters = std::min(plan_.sectors - aligned, cluster * (1 + random_() % 4));
+  bool can_discard = !plan_.version_2 || !plan_.backing;
+  if (what < 50) co_return co_await change(first, count, 0);
+  if (what < 56) co_return co_await change(aligned, std::min(clusters, cluster), 1);
+  if (what < 62) co_return co_await change(first, count, 2);
+  if (what < 68) co_return co_await change(aligned, clusters, 3);
+  if (what < 74 && can_discard) co_return co_await change(aligned, clusters, 4);
+  if (what < 90) co_return co_await verify(first, count);
+  co_await flush();
+}
+
+Task<void> World::queue(unsigned operations) {
+  for (unsigned i = 0; i < operations; ++i) {
+    co_await one_operation();
+    if (random_() % 3 == 0) co_await context_.yield();
+  }
+}
+
+Task<void> World::all_queues(unsigned operations) {
+  TaskScope scope;
+  for (unsigned i = 0; i < plan_.queues; ++i) scope.spawn(queue(operations));
+  co_await scope.join();
+}
+
+void World::arm() {
+  SimDisk& target = disk();
+  target.random = &random_;
+  if (plan_.trouble == Trouble::faults)
+    target.faults = {5 + static_cast<unsigned>(random_() % 60),
+                     5 + static_cast<unsigned>(random_() % 60),
+                     static_cast<unsigned>(random_() % 40)};
+  if (plan_.trouble == Trouble::power) {
+    uint64_t span = uint64_t{plan_.operations} * plan_.queues * 2;
+    target.cut_after = target.changes + 1 + random_() % span;
+    target.on_cut = [this] { oracle_at_cut_ = oracle_; };
+  }
+}
+
+void World::check(bool leaks_allowed, const char* when) {
+  std::string report;
+  qcow2::Image* image = qcow2::image_of(user_.node());
+  if (Status status = wait(image->settle()); !status.ok())
+    fail("{}: settling: {}", when, Error::describe_errno(status.error_number()));
+  auto result = wait(
+      qcow2::check_image(*image, {}, [&](const std::string& line) { report += "\n    " + line; }));
+  if (!result) fail("{}: check: {}", when, Error::describe_errno(result.error_number()));
+  if (result->corruptions != 0 || result->check_errors != 0)
+    fail("{}: {} corruptions{}", when, result->corruptions, report);
+  if (result->leaks != 0 && !leaks_allowed) fail("{}: {} leaks{}", when, result->leaks, report);
+  if (!event_.empty()) fail("{}: event {}", when, event_);
+}
+
+void World::verify_all(bool survived, const char* when) {
+  std::vector<std::byte> data(plan_.sectors * kSector);
+  Status status = wait(user_.preadv(0, IoVector::buffer(data.data(), data.size())));
+  if (!status.ok()) fail("{}: read: {}", when, Error::describe_errno(status.error_number()));
+  for (uint64_t i = 0; i < plan_.sectors; ++i) {
+    const std::byte* sector = data.data() + i * kSector;
+    bool good = survived ? oracle_.may_survive(i, sector) : oracle_.may_be(i, sector);
+    if (good) {
+      if (survived) oracle_.found(i, sector);
+      continue;
+    }
+    Mark found = 0;
+    std::memcpy(&found, sector, sizeof found);
+    std::string allowed;
+    for (Mark mark : survived ? oracle_.durable_marks(i) : oracle_.marks(i))
+      allowed += fmt::format(" {}", mark);
+    fail("{}: sector {} holds mark {}, allowed:{}", when, i, found, allowed);
+  }
+}
+
+void World::snapshot_round() {
+  qcow2::Image* image = qcow2::image_of(user_.node());
+  std::string name = fmt::format("s{}", ++in_snapshot_);
+  unsigned what = static_cast<unsigned>(random_() % 3);
+  if (saved_.empty() || what == 0) {
+    note("snapshot " + name);
+    wait(image->create_snapshot({.name = name}));
+    saved_.push_back({name, oracle_});
+  } else {
+    size_t which = random_() % saved_.size();
+    note(fmt::format("{} {}", what == 1 ? "apply" : "delete", saved_[which].name));
+    size_t index = image->find_snapshot(saved_[which].name);
+    if (what == 1) {
+      wait(image->apply_snapshot(index));
+      oracle_ = saved_[which].oracle;
+    } else {
+      wait(image->delete_snapshot(index));
+      saved_.erase(saved_.begin() + static_cast<long>(which));
+    }
+  }
+  check(false, "after a snapshot operation");
+  verify_all(false, "after a snapshot operation");
+}
+
+void World::after_power_cut() {
+  disk().on_cut = nullptr;
+  close();
+  oracle_ = std::move(*oracle_at_cut_);
+  disk().restore(std::move(disk().cut));
+  disk().cut_after = 0;
+  plan_.trouble = Trouble::none;
+  event_.clear();
+  open();
+  check(true, "after the power cut");
+  verify_all(true, "after the power cut");
+  oracle_.settle();
+  wait(all_queues(plan_.operations / 4));
+  check(true, "some time after the power cut");
+  verify_all(false, "some time after the power cut");
+  close();
+}
+
+void World::run() {
+  make_base();
+  make_image();
+  disk().restore(disk().contents());
+  open();
+  check(false, "new");
+  verify_all(false, "new");
+  bool rounds = plan_.snapshots && plan_.trouble == Trouble::none;
+  if (!rounds) arm();
+  for (int round = 0; round < (rounds ? 4 : 1); ++round) {
+    wait(all_queues(plan_.operations / (rounds ? 4 : 1)));
+    if (rounds) snapshot_round();
+  }
+  disk().faults = {};
+  if (disk().was_cut) return after_power_cut();
+  disk().cut_after = 0;
+  Trouble trouble = std::exchange(plan_.trouble, Trouble::none);
+  verify_all(false, "at the end");
+  check(trouble == Trouble::faults, "at the end");
+  close();
+  open();
+  check(trouble == Trouble::faults, "opened again");
+  verify_all(false, "opened again");
+  close();
+}
+
+bool run_seed(uint64_t seed, bool verbose) {
+  auto world = std::make_unique<World>(seed, verbose);
+  std::string why;
+  try {
+    world->run();
+    return true;
+  } catch (const Failure& failure) {
+    why = failure.text;
+  } catch (const Error& error) {
+    why = "error: " + error.text();
+  }
+  std::printf("seed %lu failed: %s\n", seed, why.c_str());
+  (void)world.release();  // its nodes are open: there is no decent end for it
+  return false;
+}
+
+}  // namespace
+}  // namespace strata::sim
+
+int main(int argc, char** argv) {
+  uint64_t seed = 1;
+  uint64_t runs = 1;
+  bool verbose = false;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    if (word == "--seed" && i + 1 < argc) seed = std::strtoull(argv[++i], nullptr, 10);
+    if (word == "--runs" && i + 1 < argc) runs = std::strtoull(argv[++i], nullptr, 10);
+    if (word == "--verbose") verbose = true;
+  }
+  for (uint64_t i = 0; i < runs; ++i) {
+    if (strata::sim::run_seed(seed + i, verbose)) continue;
+    std::fflush(stdout);
+    std::_Exit(1);
+  }
+  std::printf("%lu seeds passed\n", runs);
+  return 0;
+}
