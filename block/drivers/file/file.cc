@@ -108,6 +108,8 @@ Task<void> FileDriver::open(OpenContext& context) {
   const auto& options = context.branch<qapi::BlockdevOptionsFile>();
   const NodeOptions& node_options = context.node.options();
   filename_ = options.filename;
+  if (filename_.empty())
+    throw Error("The '{}' block driver requires a file name", descriptor().format_name());
   direct_ = node_options.cache_direct;
   drop_cache_ = options.drop_cache.value_or(true);
   check_cache_dropped_ = options.x_check_cache_dropped.value_or(false);

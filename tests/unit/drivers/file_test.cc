@@ -175,6 +175,7 @@ TEST_CASE("What cannot be opened is refused in QEMU's words") {
   };
   std::string missing = directory / "missing";
   check(options_for(missing), "Could not open '" + missing + "': No such file or directory");
+  check(options_for(""), "The 'file' block driver requires a file name");
   check(options_for("/dev/null"), "'file' driver requires '/dev/null' to be a regular file");
   check(options_for("/var/tmp"), "Could not open '/var/tmp': Is a directory");
   check(options_for(regular, false, false, qapi::BlockdevDriver::host_device),
