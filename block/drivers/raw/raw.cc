@@ -55,6 +55,8 @@ class RawDriver final : public Driver {
     return Task<Result<BlockStatus>>::ready(status);
   }
 
+  bool knows_zeroes() const noexcept override { return file_->node().driver().knows_zeroes(); }
+
   Task<Result<uint64_t>> length() override {
     uint64_t file = file_->node().length();
     uint64_t length = window_.value_or(file > offset_ ? file - offset_ : 0);

@@ -67,14 +67,22 @@ uint64_t status_flags(uint32_t context, const io::ChainStatus& found) noexcept {
 }  // namespace
 
 Task<void> Connection::serve(Slot& slot) {
+  switch (slot.request.command) {
+    case Command::read:
+      return read(slot);
+    case Command::block_status:
+      return block_status(slot);
+    default:
+      return change(slot);
+  }
+}
+
+// What is answered with success or an error alone.
+Task<void> Connection::change(Slot& slot) {
   const Request& request = slot.request;
   Backend& backend = export_.backend();
   Status status;
   switch (request.command) {
-    case Command::read:
-      co_return co_await read(slot);
-    case Command::block_status:
-      co_return co_await block_status(slot);
     case Command::write:
       status = co_await backend.pwritev(request.offset,
                                         IoVector::buffer(slot.buffer.data(), request.length),
@@ -107,7 +115,9 @@ Task<void> Connection::read(Slot& slot) {
     slot.reply.set_success(terms_.mode, request);
     co_return finish(slot);
   }
-  bool in_pieces = terms_.mode != nbd::ReplyMode::simple && (request.flags & nbd::kCmdDf) == 0;
+  bool in_pieces = terms_.mode != nbd::ReplyMode::simple && (request.flags & nbd::kCmdDf) == 0 &&
+                   (request.length >= kHolesWorthFinding ||
+                    export_.backend().knows_zeroes());
   if (in_pieces) {
     Status status = co_await find_pieces(slot);
     if (!status) {

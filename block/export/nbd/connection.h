@@ -85,6 +85,7 @@ class Connection {
 
   // Requests (commands.cc).
   Task<void> serve(Slot& slot);
+  Task<void> change(Slot& slot);
   Task<void> read(Slot& slot);
   Task<void> block_status(Slot& slot);
   Task<Status> read_whole(Slot& slot);
