@@ -41,19 +41,14 @@ HostDisk::HostDisk(UniqueFd fd, const DiskGeometry& geometry, Options options) n
 }
 
 HostDisk::~HostDisk() {
-  drop_from_rings();
-}
-
-void HostDisk::drop_from_rings() noexcept {
-  std::lock_guard lock(mutex_);
   for (const auto& files : held_by_) files->drop(fd_.get());
-  held_by_.clear();
 }
 
 // The descriptor keeps its number, so what is under way or queued need not know.
 void HostDisk::replace_descriptor(UniqueFd fd) noexcept {
   while (::dup3(fd.get(), fd_.get(), O_CLOEXEC) < 0) assert(errno == EINTR || errno == EBUSY);
-  drop_from_rings();
+  std::lock_guard lock(mutex_);
+  for (const auto& files : held_by_) files->refresh(fd_.get());
 }
 
 void HostDisk::held_by(std::shared_ptr<UringFiles> files) {

@@ -53,7 +53,6 @@ class HostDisk final : public Disk {
   int64_t flushed(int64_t answer) noexcept;
 
  private:
-  void drop_from_rings() noexcept;
   bool read_cached(DiskRequest& request, size_t& done) noexcept;
 
   UniqueFd fd_;

@@ -40,11 +40,11 @@ int set_up(io_uring& ring, unsigned entries, unsigned completions) noexcept {
 
 }  // namespace
 
-void UringFiles::drop(int fd) noexcept {
+void UringFiles::change(int fd, bool drop) noexcept {
   std::lock_guard lock(mutex_);
   if (context_ == nullptr) return;
-  dropped_.push_back(fd);
-  any_dropped_.store(true, std::memory_order_seq_cst);
+  changes_.push_back({fd, drop});
+  any_changes_.store(true, std::memory_order_seq_cst);
   context_->poke();
 }
 
@@ -69,7 +69,7 @@ UringEngine::UringEngine(AioContext& context)
   if (io_uring_register_files_sparse(&ring_, kRegisteredFiles) == 0) {
     registered_.resize(kRegisteredFiles);
     files_ = std::make_shared<UringFiles>(context);
-    files_->dropped_.reserve(kRegisteredFiles);
+    files_->changes_.reserve(kRegisteredFiles);
     may_register_ = true;
   }
   context_.add_poll_source(*this);
@@ -103,7 +103,7 @@ void UringEngine::start(HostRequest& request) noexcept {
 }
 
 void UringEngine::submit() noexcept {
-  if (files_ && files_->any_dropped_.load(std::memory_order_acquire)) let_go_of_files();
+  if (files_ && files_->any_changes_.load(std::memory_order_acquire)) follow_file_changes();
   while (!queue_.empty() && in_flight_ < kCompletionEntries) {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     if (sqe == nullptr) {
@@ -196,7 +196,7 @@ void UringEngine::settle(HostRequest& request, int answer) noexcept {
 }
 
 bool UringEngine::prepare_sleep() noexcept {
-  if (files_ && files_->any_dropped_.load(std::memory_order_seq_cst)) return false;
+  if (files_ && files_->any_changes_.load(std::memory_order_seq_cst)) return false;
   if (!queue_.empty() || io_uring_sq_ready(&ring_) != 0) return false;
   if (in_flight_ == 0) return true;
   io_uring_cq_eventfd_toggle(&ring_, true);
@@ -212,7 +212,7 @@ void UringEngine::finish_sleep() noexcept {
 bool UringEngine::hold_file(HostDisk& disk) noexcept {
   size_t fd = static_cast<size_t>(disk.fd());
   if (fd >= registered_.size()) return false;
-  if (files_->any_dropped_.load(std::memory_order_acquire)) let_go_of_files();
+  if (files_->any_changes_.load(std::memory_order_acquire)) follow_file_changes();
   if (registered_[fd] == &disk) return true;
   int slot = disk.fd();
   if (!may_register_) return false;
@@ -225,15 +225,16 @@ bool UringEngine::hold_file(HostDisk& disk) noexcept {
   return true;
 }
 
-void UringEngine::let_go_of_files() noexcept {
+// A request that is prepared but not submitted yet names its slot, so a slot in use is never empty.
+void UringEngine::follow_file_changes() noexcept {
   std::lock_guard lock(files_->mutex_);
-  files_->any_dropped_.store(false, std::memory_order_relaxed);
-  for (int fd : files_->dropped_) {
-    int none = -1;
-    io_uring_register_files_update(&ring_, static_cast<unsigned>(fd), &none, 1);
-    registered_[static_cast<size_t>(fd)] = nullptr;
+  files_->any_changes_.store(false, std::memory_order_relaxed);
+  for (auto [fd, drop] : files_->changes_) {
+    int file = drop ? -1 : fd;
+    io_uring_register_files_update(&ring_, static_cast<unsigned>(fd), &file, 1);
+    if (drop) registered_[static_cast<size_t>(fd)] = nullptr;
   }
-  files_->dropped_.clear();
+  files_->changes_.clear();
 }
 
 }  // namespace strata

@@ -20,15 +20,23 @@ namespace strata {
 class UringFiles {
  public:
   explicit UringFiles(AioContext& context) noexcept : context_(&context) {}
-  // The ring lets go of `fd` before it looks at another request.
-  void drop(int fd) noexcept;
+  // Before it looks at another request, the ring lets go of `fd`, for which nothing is under way.
+  void drop(int fd) noexcept { change(fd, true); }
+  // The same, but it takes the file that has the number `fd` now; requests may be under way.
+  void refresh(int fd) noexcept { change(fd, false); }
 
  private:
   friend class UringEngine;
+  struct Change {
+    int fd;
+    bool drop;
+  };
+  void change(int fd, bool drop) noexcept;
+
   std::mutex mutex_;
   AioContext* context_;  // null once the ring is gone
-  std::vector<int> dropped_;
-  std::atomic<bool> any_dropped_{false};
+  std::vector<Change> changes_;
+  std::atomic<bool> any_changes_{false};
 };
 
 // Requests are gathered and handed over once a turn; completions are taken from the ring without a
@@ -56,7 +64,7 @@ class UringEngine final : public PollSource {
   void settle(HostRequest& request, int answer) noexcept;
   bool kernel_has_work() const noexcept;
   bool hold_file(HostDisk& disk) noexcept;
-  void let_go_of_files() noexcept;
+  void follow_file_changes() noexcept;
 
   AioContext& context_;
   std::thread::id thread_;

@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <numeric>
@@ -301,6 +302,51 @@ TEST_CASE("A disk that takes a closed one's descriptor number is another disk") 
       CHECK(*after == out.size());
     }(*disk, round));
   }
+}
+
+Task<void> read_repeatedly(HostDisk& disk, std::atomic<bool>& stop, std::atomic<int>& errors) {
+  AlignedBuffer in(kBlock);
+  while (!stop) {
+    Result<size_t> got = co_await disk.read(0, view(in));
+    if (!got.ok() || *got != kBlock) ++errors;
+  }
+}
+
+Task<void> replace_under_readers(HostDisk& disk, Executor& there) {
+  struct There {
+    static Task<void> run(Executor& executor, HostDisk& disk, std::atomic<bool>& stop,
+                          std::atomic<int>& errors) {
+      co_await run_in(executor, read_repeatedly(disk, stop, errors));
+    }
+  };
+  AlignedBuffer out = pattern(kBlock, 1);
+  Status status = co_await disk.write(0, view(out));
+  CHECK(status.ok());
+  std::string name = "/proc/self/fd/" + std::to_string(disk.fd());
+  int flags = O_CLOEXEC | (disk.options().direct ? O_DIRECT : 0);
+  std::atomic<bool> stop{false};
+  std::atomic<int> errors{0};
+  TaskScope scope;
+  for (int i = 0; i < 4; ++i) scope.spawn(There::run(there, disk, stop, errors));
+  for (int i = 0; i < 50; ++i) {
+    disk.replace_descriptor(UniqueFd(::open(name.c_str(), flags | O_RDONLY)));
+    status = co_await disk.write(0, view(out));
+    CHECK(status.error_number() == EBADF);
+    disk.replace_descriptor(UniqueFd(::open(name.c_str(), flags | O_RDWR)));
+    status = co_await disk.write(0, view(out));
+    CHECK(status.ok());
+  }
+  stop = true;
+  co_await scope.join();
+  CHECK(errors == 0);
+}
+
+TEST_CASE("A descriptor is replaced while others read, and holds for what comes after") {
+  FOR_EACH_KIND();
+  auto disk = make_disk(kind);
+  AioContext context("main");
+  IoThread thread("reader");
+  context.run_to_completion(replace_under_readers(*disk, thread.context()));
 }
 
 TEST_CASE("Reads from the page cache do not suspend") {
