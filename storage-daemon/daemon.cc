@@ -65,9 +65,10 @@ Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) 
   std::erase_if(export_threads_,
                 [this](const auto& entry) { return exports_.find(entry.first) == nullptr; });
   std::string id = options.id;
-  std::optional<std::string> thread = options.iothread;
+  std::vector<std::string> threads = options.iothreads.value_or(std::vector<std::string>());
+  if (options.iothread) threads.push_back(*options.iothread);
   co_await exports_.add(loop, std::move(options));
-  if (thread) export_threads_.insert_or_assign(std::move(id), *thread);
+  for (std::string& thread : threads) export_threads_.emplace(id, std::move(thread));
 }
 
 Task<void> Daemon::start_nbd_server(MainLoop& loop, SocketAddress address,
