@@ -51,8 +51,8 @@ Chardev* ChardevRegistry::find(std::string_view id) const {
   return nullptr;
 }
 
-Task<std::unique_ptr<Chardev>> ChardevRegistry::open(MainLoop& loop, std::string id,
-                                                     qapi::ChardevBackend backend) {
+Task<std::unique_ptr<Chardev>> ChardevRegistry::open_backend(MainLoop& loop, std::string id,
+                                                             qapi::ChardevBackend backend) {
   switch (backend.type) {
     case Kind::socket:
       co_return co_await SocketChardev::open(
@@ -84,20 +84,26 @@ Task<std::unique_ptr<Chardev>> ChardevRegistry::open(MainLoop& loop, std::string
   }
 }
 
-Task<Chardev*> ChardevRegistry::add(MainLoop& loop, std::string id, qapi::ChardevBackend backend) {
-  if (find(id) != nullptr)
-    throw Error("attempt to add duplicate property '{}' to object (type 'container')", id);
-  if (id.empty() || id.find('/') != std::string::npos)
-    throw Error("Parameter 'id' expects an identifier");
+Task<std::unique_ptr<Chardev>> ChardevRegistry::open(MainLoop& loop, std::string id,
+                                                     qapi::ChardevBackend backend) {
   std::shared_ptr<LogFile> log;
   const qapi::ChardevCommon* common = common_options(backend);
   if (common != nullptr && common->logfile)
     log = std::make_shared<LogFile>(*common->logfile, common->logappend.value_or(false),
                                     common->logtimestamp.value_or(false));
+  std::unique_ptr<Chardev> opened = co_await open_backend(loop, std::move(id), std::move(backend));
+  opened->set_log(std::move(log));
+  co_return opened;
+}
+
+Task<Chardev*> ChardevRegistry::add(MainLoop& loop, std::string id, qapi::ChardevBackend backend) {
+  if (find(id) != nullptr)
+    throw Error("attempt to add duplicate property '{}' to object (type 'container')", id);
+  if (id.empty() || id.find('/') != std::string::npos)
+    throw Error("Parameter 'id' expects an identifier");
   bool wait = waits_for_client(backend);
   std::unique_ptr<Chardev> opened = co_await open(loop, std::move(id), std::move(backend));
   Chardev* device = opened.get();
-  device->set_log(std::move(log));
   devices_.push_back(std::move(opened));
   if (wait) {
     log_error("info: QEMU waiting for connection on: {}", device->filename());
@@ -106,17 +112,18 @@ Task<Chardev*> ChardevRegistry::add(MainLoop& loop, std::string id, qapi::Charde
   co_return device;
 }
 
+void ChardevRegistry::check_changeable(const std::string& id) const {
+  const Chardev* device = find(id);
+  if (device == nullptr) throw Error("Chardev '{}' does not exist", id);
+  if (device->has_front_end()) throw Error("Chardev user does not support chardev hotswap");
+}
+
 Task<Chardev*> ChardevRegistry::change(MainLoop& loop, std::string id,
                                        qapi::ChardevBackend backend) {
-  Chardev* old = find(id);
-  if (old == nullptr) throw Error("Chardev '{}' does not exist", id);
-  if (old->has_front_end()) throw Error("Chardev user does not support chardev hotswap");
+  check_changeable(id);
   std::unique_ptr<Chardev> opened = co_await open(loop, id, std::move(backend));
-  old = find(id);
-  if (old == nullptr) {
-    co_await opened->close();
-    throw Error("Chardev '{}' does not exist", id);
-  }
+  // Commands come one at a time, so it is still there and free.
+  Chardev* old = find(id);
   co_await old->close();
   Chardev* device = opened.get();
   auto place = std::ranges::find(devices_, old, &std::unique_ptr<Chardev>::get);

@@ -21,6 +21,8 @@ class ChardevRegistry {
 
   // Opens a device; a listening socket that is to wait for its first client does. Throws Error.
   Task<Chardev*> add(MainLoop& loop, std::string id, qapi::ChardevBackend backend);
+  // Throws Error where change() is not possible, whatever the backend.
+  void check_changeable(const std::string& id) const;
   // Puts another backend under a device that nobody uses.
   Task<Chardev*> change(MainLoop& loop, std::string id, qapi::ChardevBackend backend);
   Task<void> remove(MainLoop& loop, std::string id);
@@ -41,6 +43,9 @@ class ChardevRegistry {
 
  private:
   Task<std::unique_ptr<Chardev>> open(MainLoop& loop, std::string id, qapi::ChardevBackend backend);
+
+  Task<std::unique_ptr<Chardev>> open_backend(MainLoop& loop, std::string id,
+                                              qapi::ChardevBackend backend);
 
   PassedFds& passed_;
   bool stdio_forbidden_ = false;

@@ -55,9 +55,10 @@ Task<qapi::ChardevReturn> chardev_add(CommandContext& context,
 
 Task<qapi::ChardevReturn> chardev_change(CommandContext& context,
                                          cmd::ChardevChange::Arguments arguments) {
-  return make_device(
-      context.daemon.chardevs().change(context.loop, arguments.id, std::move(arguments.backend)),
-      "");
+  ChardevRegistry& chardevs = context.daemon.chardevs();
+  chardevs.check_changeable(arguments.id);
+  return make_device(chardevs.change(context.loop, arguments.id, std::move(arguments.backend)),
+                     "Failed to add chardev '" + arguments.id + "': ");
 }
 
 Task<void> chardev_remove(CommandContext& context, cmd::ChardevRemove::Arguments arguments) {

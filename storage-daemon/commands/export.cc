@@ -32,7 +32,6 @@ Task<void> nbd_server_start(CommandContext& context, qapi::NbdServerOptionsLegac
 
 // The older way to make an export: its id is its name.
 Task<void> nbd_server_add(CommandContext& context, qapi::NbdServerAddOptions options) {
-  if (!context.daemon.nbd().is_running()) throw Error("NBD server not running");
   NodePtr node = context.daemon.layer().find_node(options.device);
   if (node == nullptr) throw Error("Cannot find device='{0}' nor node-name='{0}'", options.device);
   qapi::BlockExportOptions form;

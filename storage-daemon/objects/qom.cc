@@ -125,7 +125,10 @@ QomTree::Item QomTree::find(const std::string& path) const {
   std::vector<Item> all = items();
   bool absolute = path.starts_with('/');
   std::string end = absolute ? path : "/" + path;
-  while (end.size() > 1 && end.ends_with('/')) end.pop_back();
+  end.erase(
+      std::unique(end.begin(), end.end(), [](char a, char b) { return a == '/' && b == '/'; }),
+      end.end());
+  if (end.size() > 1 && end.ends_with('/')) end.pop_back();
   const Item* found = nullptr;
   for (const Item& item : all) {
     bool matches = absolute ? item.path == end : path.empty() || item.path.ends_with(end);
