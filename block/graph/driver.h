@@ -19,6 +19,7 @@
 #include "qapi/types_blockdev.h"
 
 namespace strata::qapi {
+struct BlockdevCreateOptions;
 struct ImageInfoSpecific;
 struct BlockStatsSpecific;
 }  // namespace strata::qapi
@@ -82,6 +83,13 @@ struct TruncateOptions {
 struct ImageFacts {
   std::optional<uint64_t> cluster_size;  // bytes
   bool dirty = false;                    // was not closed cleanly
+};
+
+// What qemu-io's info and qemu-img's info tell of any format.
+struct ImageGeometry {
+  uint64_t cluster_size = 0;     // bytes; 0: there are no clusters
+  uint64_t vm_state_offset = 0;  // bytes; where the state of a machine would be saved
+  bool is_dirty = false;         // was not closed properly
 };
 
 // How a node is called: by a plain file name where that says everything, else by its options.
@@ -165,6 +173,7 @@ class Driver {
   // Null where there is nothing to say.
   virtual std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const;
   virtual std::unique_ptr<qapi::BlockStatsSpecific> specific_stats() const;
+  virtual ImageGeometry image_geometry() const noexcept { return {}; }
   virtual bool is_encrypted() const noexcept { return false; }
   // Default: what the file says of whose data this driver only shows another view; else nothing.
   virtual std::optional<ImageFacts> image_facts() const;
@@ -199,6 +208,10 @@ struct DriverDescriptor {
   bool is_format = false;
   bool supports_backing = false;
   std::unique_ptr<Driver> (*create)(const DriverDescriptor& descriptor);
+  // Makes a new image (blockdev-create, the tools' create). `options.driver` is this driver's. Null
+  // where there is no such thing. Throws Error; an image that was begun may stay behind.
+  Task<void> (*create_image)(MainLoop& loop, BlockLayer& layer,
+                             const qapi::BlockdevCreateOptions& options) = nullptr;
 
   std::string_view format_name() const noexcept { return qapi::to_string(name); }
 };

@@ -13,6 +13,7 @@
 #include "block/aio/host_disk.h"
 #include "block/aio/main_loop.h"
 #include "block/base/error.h"
+#include "block/drivers/file/create.h"
 #include "block/drivers/file/image_file.h"
 #include "block/drivers/file/image_lock.h"
 #include "block/drivers/file/page_cache.h"
@@ -337,8 +338,10 @@ std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
 
 }  // namespace
 
-const DriverDescriptor kFileDriver{
-    .name = qapi::BlockdevDriver::file, .is_protocol = true, .create = create};
+const DriverDescriptor kFileDriver{.name = qapi::BlockdevDriver::file,
+                                   .is_protocol = true,
+                                   .create = create,
+                                   .create_image = create_file};
 const DriverDescriptor kHostDeviceDriver{
     .name = qapi::BlockdevDriver::host_device, .is_protocol = true, .create = create};
 

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/drivers/raw/raw.h"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "block/base/error.h"
+#include "block/coro/mutex.h"
+#include "block/drivers/probe.h"
 #include "block/graph/open.h"
 #include "block/io/request.h"
 
@@ -35,14 +39,17 @@ class RawDriver final : public Driver {
   }
   Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags) override {
     if (Status status = check(offset, from.size(), ENOSPC); !status.ok()) return failed(status);
+    if (guarded_ && offset < kProbeBytes) return guarded_write(offset, from, flags);
     return io::pwritev(*file_, offset_ + offset, from, flags);
   }
   Task<Status> pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) override {
     if (Status status = check(offset, bytes, ENOSPC); !status.ok()) return failed(status);
+    if (guarded_ && offset < kProbeBytes) return guarded_zeroes(offset, bytes, flags);
     return io::pwrite_zeroes(*file_, offset_ + offset, bytes, flags);
   }
   Task<Status> pdiscard(uint64_t offset, uint64_t bytes) override {
     if (Status status = check(offset, bytes, ENOSPC); !status.ok()) return failed(status);
+    if (guarded_ && offset < kProbeBytes) return guarded_discard(offset, bytes);
     return io::pdiscard(*file_, offset_ + offset, bytes);
   }
 
@@ -80,6 +87,8 @@ class RawDriver final : public Driver {
   Limits limits(const Limits& of_children) const noexcept override { return of_children; }
   bool has_zero_init() const noexcept override { return file_->node().driver().has_zero_init(); }
 
+  void guard() noexcept { guarded_ = true; }
+
   boost::json::object strong_options() const override {
     boost::json::object options;
     if (offset_ != 0) options["offset"] = offset_;
@@ -110,16 +119,63 @@ class RawDriver final : public Driver {
       throw Error("Specified size is not multiple of {}", kSectorSize);
   }
 
+  // Whether the image would still be taken for raw with `bytes` from `offset` on replaced by `data`
+  // (null: by zeroes). EPERM where not.
+  Task<Status> check_header(uint64_t offset, const IoVector* data, uint64_t bytes);
+  // While one of these is under way, no other changes the header it has judged.
+  Task<Status> guarded_write(uint64_t offset, IoVector from, WriteFlags flags);
+  Task<Status> guarded_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags);
+  Task<Status> guarded_discard(uint64_t offset, uint64_t bytes);
+
   Edge* file_ = nullptr;
   uint64_t offset_ = 0;
   std::optional<uint64_t> window_;
+  bool guarded_ = false;
+  Mutex header_;
 };
+
+Task<Status> RawDriver::check_header(uint64_t offset, const IoVector* data, uint64_t bytes) {
+  std::array<std::byte, kProbeBytes> header{};
+  Status status = co_await io::pread(*file_, offset_, header.data(), header.size());
+  if (!status.ok()) co_return status;
+  size_t changed = std::min<uint64_t>(bytes, header.size() - offset);
+  if (data != nullptr)
+    data->slice(0, changed).copy_to(header.data() + offset);
+  else
+    std::fill_n(header.begin() + static_cast<ptrdiff_t>(offset), changed, std::byte{0});
+  co_return probe_format(header) == "raw" ? Status() : Status::error(EPERM);
+}
+
+Task<Status> RawDriver::guarded_write(uint64_t offset, IoVector from, WriteFlags flags) {
+  Mutex::Lock lock = co_await header_.lock();
+  Status status = co_await check_header(offset, &from, from.size());
+  if (!status.ok()) co_return status;
+  co_return co_await io::pwritev(*file_, offset_ + offset, from, flags);
+}
+
+Task<Status> RawDriver::guarded_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) {
+  Mutex::Lock lock = co_await header_.lock();
+  Status status = co_await check_header(offset, nullptr, bytes);
+  if (!status.ok()) co_return status;
+  co_return co_await io::pwrite_zeroes(*file_, offset_ + offset, bytes, flags);
+}
+
+Task<Status> RawDriver::guarded_discard(uint64_t offset, uint64_t bytes) {
+  Mutex::Lock lock = co_await header_.lock();
+  Status status = co_await check_header(offset, nullptr, bytes);
+  if (!status.ok()) co_return status;
+  co_return co_await io::pdiscard(*file_, offset_ + offset, bytes);
+}
 
 std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
   return std::make_unique<RawDriver>(descriptor);
 }
 
 }  // namespace
+
+void guard_guessed_format(Node& node) noexcept {
+  static_cast<RawDriver&>(node.driver()).guard();
+}
 
 const DriverDescriptor kRawDriver{
     .name = qapi::BlockdevDriver::raw, .is_format = true, .create = create};

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tools/common/option_tree.h"
+
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+#include <optional>
+#include <string>
+
+#include "block/base/log.h"
+#include "tools/common/image.h"
+
+namespace strata::tools {
+namespace {
+
+using boost::json::object;
+
+// What stands between the first pair of quotes behind `start`, if `text` starts and ends so.
+std::optional<std::string_view> quoted(std::string_view text, std::string_view start,
+                                       std::string_view end) {
+  if (text.size() < start.size() + end.size() || !text.starts_with(start) || !text.ends_with(end))
+    return std::nullopt;
+  return text.substr(start.size(), text.size() - start.size() - end.size());
+}
+
+boost::json::value stringify(const boost::json::value& value) {
+  if (const object* members = value.if_object()) return option_tree_of_json(*members);
+  if (const boost::json::array* elements = value.if_array()) {
+    boost::json::array out;
+    for (const boost::json::value& element : *elements) out.push_back(stringify(element));
+    return out;
+  }
+  if (const bool* flag = value.if_bool()) return *flag ? "on" : "off";
+  if (value.is_string() || value.is_null()) return value;
+  return boost::json::string(boost::json::serialize(value));
+}
+
+const object* find_parent(const object& options, std::string_view path) {
+  const object* at = &options;
+  while (!path.empty()) {
+    size_t dot = path.find('.');
+    const boost::json::value* next = at->if_contains(path.substr(0, dot));
+    if (next == nullptr || !next->is_object()) return nullptr;
+    at = &next->get_object();
+    path.remove_prefix(dot == path.npos ? path.size() : dot + 1);
+  }
+  return at;
+}
+
+}  // namespace
+
+void set_option(object& options, std::string_view key, std::string_view value) {
+  size_t dot = key.find('.');
+  if (dot == key.npos) {
+    options[key] = std::string(value);
+    return;
+  }
+  std::string_view first = key.substr(0, dot);
+  boost::json::value* child = options.if_contains(first);
+  if (child != nullptr && !child->is_object()) throw Error("Cannot mix scalar and non-scalar keys");
+  set_option(child_of(options, first), key.substr(dot + 1), value);
+}
+
+object option_tree_of_json(const object& json) {
+  object tree;
+  for (const auto& [key, value] : json) {
+    boost::json::value text = stringify(value);
+    if (text.is_object())
+      merge_options(child_of(tree, key), text.get_object());
+    else if (text.is_string())
+      set_option(tree, key, text.get_string());
+    else
+      tree[key] = std::move(text);
+  }
+  return tree;
+}
+
+void merge_options(object& options, const object& defaults) {
+  for (const auto& [key, value] : defaults) {
+    boost::json::value* mine = options.if_contains(key);
+    if (mine == nullptr)
+      options[key] = value;
+    else if (mine->is_object() && value.is_object())
+      merge_options(mine->get_object(), value.get_object());
+  }
+}
+
+object& child_of(object& options, std::string_view key) {
+  boost::json::value& value = options[key];
+  if (!value.is_object()) value = object();
+  return value.get_object();
+}
+
+boost::json::object parse_image_options(std::string_view text) {
+  object options;
+  while (!text.empty()) {
+    std::string item;
+    size_t at = 0;
+    for (; at < text.size(); ++at) {
+      if (text[at] == ',') {
+        if (at + 1 == text.size() || text[at + 1] != ',') break;
+        ++at;
+      }
+      item += text[at];
+    }
+    text.remove_prefix(std::min(at + 1, text.size()));
+    size_t equals = item.find('=');
+    if (equals != item.npos) {
+      set_option(options, std::string_view(item).substr(0, equals), item.substr(equals + 1));
+      continue;
+    }
+    bool off = item.starts_with("no") && item.size() > 2;
+    std::string name = off ? item.substr(2) : item;
+    log_warning("short-form boolean option '{}{}' deprecated", off ? "no" : "", name);
+    fmt::print(stderr, "Please use {}={} instead\n", name, off ? "off" : "on");
+    set_option(options, name, off ? "off" : "on");
+  }
+  return options;
+}
+
+Error describe_option_error(const BlockLayer& layer, const object& options, const Error& error) {
+  std::string_view text = error.text();
+  if (auto path = quoted(text, "Parameter '", "' is unexpected")) {
+    size_t dot = path->rfind('.');
+    std::string_view parent = dot == path->npos ? "" : path->substr(0, dot);
+    const object* owner = find_parent(options, parent);
+    std::string driver;
+    if (owner != nullptr && owner->contains("driver") && owner->at("driver").is_string())
+      driver = owner->at("driver").get_string();
+    bool is_protocol = false;
+    for (const DriverDescriptor* known : layer.drivers())
+      if (known->format_name() == driver) is_protocol = known->is_protocol;
+    return Error("Block {} '{}' {} support the option '{}'", is_protocol ? "protocol" : "format",
+                 driver, is_protocol ? "doesn't" : "does not",
+                 dot == path->npos ? *path : path->substr(dot + 1));
+  }
+  if (auto name = quoted(text, "Parameter 'driver' does not accept value '", "'"))
+    return Error("Unknown driver '{}'", *name);
+  if (text == "Parameter 'file' is missing")
+    return Error("A block device must be specified for \"file\"");
+  if (auto path = quoted(text, "Parameter '", "filename' is missing")) {
+    const object* owner =
+        find_parent(options, path->substr(0, path->empty() ? 0 : path->size() - 1));
+    if (owner != nullptr && owner->contains("driver") && owner->at("driver").is_string())
+      return Error("The '{}' block driver requires a file name",
+                   std::string_view(owner->at("driver").get_string()));
+  }
+  return error;
+}
+
+}  // namespace strata::tools

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Options as a tree of strings, the form from_keyval() reads.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <string_view>
+
+#include "block/base/error.h"
+#include "block/graph/layer.h"
+
+namespace strata::tools {
+
+// Puts `value` where the dotted `key` leads; numbers make arrays later (see below). Throws Error
+// where a value and a tree are in the way of each other.
+void set_option(boost::json::object& options, std::string_view key, std::string_view value);
+
+// JSON in which all scalars have become strings and dotted keys trees.
+boost::json::object option_tree_of_json(const boost::json::object& json);
+
+// Adds what `options` does not have yet, at every level.
+void merge_options(boost::json::object& options, const boost::json::object& defaults);
+
+// The member `key`, made an object if it is none.
+boost::json::object& child_of(boost::json::object& options, std::string_view key);
+
+// The texts that the schema's reader gives in its own words, in those of an option of an image.
+Error describe_option_error(const BlockLayer& layer, const boost::json::object& options,
+                            const Error& error);
+
+}  // namespace strata::tools

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tools/io/shell.h"
+
+#include <getopt.h>
+
+#include <cstdio>
+
+#include "tools/common/option_tree.h"
+
+namespace strata::tools {
+namespace {
+
+std::vector<std::string> split_words(std::string_view line) {
+  std::vector<std::string> words;
+  while (!line.empty()) {
+    size_t end = line.find(' ');
+    if (end != 0) words.emplace_back(line.substr(0, end));
+    line.remove_prefix(end == line.npos ? line.size() : end + 1);
+  }
+  return words;
+}
+
+bool check_count(const Command& command, size_t count) {
+  int given = static_cast<int>(count);
+  bool too_many = command.max_arguments != -1 && given > command.max_arguments;
+  if (given >= command.min_arguments && !too_many) return true;
+  std::string expected;
+  if (command.max_arguments == -1)
+    expected = fmt::format("at least {}", command.min_arguments);
+  else if (command.min_arguments == command.max_arguments)
+    expected = fmt::format("{}", command.min_arguments);
+  else
+    expected = fmt::format("between {} and {}", command.min_arguments, command.max_arguments);
+  fmt::print(stderr, "bad argument count {} to {}, expected {} arguments\n", given, command.name,
+             expected);
+  return false;
+}
+
+}  // namespace
+
+Arguments::Arguments(std::vector<std::string> words) : words_(std::move(words)) {
+  for (std::string& word : words_) argv_.push_back(word.data());
+  argv_.push_back(nullptr);
+}
+
+int Arguments::next_option(const char* options) noexcept {
+  if (!started_) optind = 0;
+  started_ = true;
+  return ::getopt(static_cast<int>(words_.size()), argv_.data(), options);
+}
+
+std::string Arguments::option_value() const {
+  return optarg;
+}
+
+size_t Arguments::left() const noexcept {
+  return words_.size() - (started_ ? static_cast<size_t>(optind) : 1);
+}
+
+std::string Arguments::operator[](size_t index) const {
+  return argv_[(started_ ? static_cast<size_t>(optind) : 1) + index];
+}
+
+void print_usage(const Command& command) {
+  fmt::print("{} {} -- {}\n", command.name, command.synopsis, command.summary);
+}
+
+bool print_usage(const Arguments& arguments) {
+  print_usage(*find_command(arguments.name()));
+  return false;
+}
+
+Task<bool> Shell::open(ImageSource source, OpenFlags flags) {
+  if (image_) {
+    log_error("file open already, try 'help close'");
+    co_return false;
+  }
+  source_ = source;
+  image_flags_ = flags;
+  std::string what = source.filename ? " device " + *source.filename : "";
+  std::optional<Error> failed;
+  try {
+    image_ = co_await open_backend(tool_, std::move(source), flags);
+  } catch (const Error& error) {
+    failed = error;
+  }
+  if (failed) report(fmt::format("can't open{}: ", what), *failed);
+  co_return !failed;
+}
+
+Task<void> Shell::close() {
+  co_await background_.join();
+  if (image_) co_await image_->close(tool_.loop());
+  image_.reset();
+}
+
+Task<void> Shell::reopen(OpenFlags flags, boost::json::object options) {
+  ImageSource changed = source_;
+  merge_options(options, source_.options);
+  changed.options = std::move(options);
+  co_await close();
+  std::optional<Error> failed;
+  try {
+    image_ = co_await open_backend(tool_, changed, flags);
+  } catch (const Error& error) {
+    failed = error;
+  }
+  if (failed) {
+    image_ = co_await open_backend(tool_, source_, image_flags_);
+    throw *failed;
+  }
+  source_ = std::move(changed);
+  image_flags_ = flags;
+}
+
+// Whether the command can run at all, as far as that can be told without its options.
+bool Shell::prepare(const Command& command, size_t arguments) {
+  if (command.needs_image && !image_) {
+    std::fputs("no file open, try 'help open'\n", stderr);
+    return false;
+  }
+  if (!check_count(command, arguments)) return false;
+  if (!command.needs_image || command.permissions.empty()) return true;
+  Permissions permissions = image_->root().permissions();
+  if (permissions.needed.has_all(command.permissions)) return true;
+  permissions.needed |= command.permissions;
+  try {
+    image_->set_permissions(tool_.loop(), permissions);
+  } catch (const Error& error) {
+    report(error);
+    return false;
+  }
+  return true;
+}
+
+Task<bool> Shell::execute(std::string_view line) {
+  std::vector<std::string> words = split_words(line);
+  if (words.empty()) co_return true;
+  const Command* command = find_command(words[0]);
+  if (command == nullptr) {
+    fmt::print(stderr, "command \"{}\" not found\n", words[0]);
+    co_return false;
+  }
+  if (!prepare(*command, words.size() - 1)) co_return false;
+  Arguments arguments(std::move(words));
+  co_return co_await command->run(*this, arguments);
+}
+
+}  // namespace strata::tools
