@@ -188,12 +188,7 @@ class Opener {
   }
 
   Task<NodePtr> open_options(object options) {
-    qapi::BlockdevOptions typed;
-    try {
-      typed = qapi::from_keyval<qapi::BlockdevOptions>(options);
-    } catch (const Error& error) {
-      throw describe_option_error(tool_.layer(), options, error);
-    }
+    qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options));
     co_return co_await open_node(tool_.loop(), tool_.layer(), std::move(typed));
   }
 

@@ -7,7 +7,9 @@
 #include <string>
 
 #include "block/base/log.h"
+#include "qapi/visit_blockdev.h"
 #include "tools/common/image.h"
+#include "tools/common/numbers.h"
 
 namespace strata::tools {
 namespace {
@@ -44,6 +46,52 @@ const object* find_parent(const object& options, std::string_view path) {
     path.remove_prefix(dot == path.npos ? path.size() : dot + 1);
   }
   return at;
+}
+
+// Writes out the first size with a suffix that a member `key` has anywhere; false if there is none.
+bool expand_size(object& options, std::string_view key) {
+  for (auto& [name, value] : options) {
+    if (object* child = value.if_object()) {
+      if (expand_size(*child, key)) return true;
+    } else if (name == key && value.is_string()) {
+      std::string text(value.get_string());
+      Result<int64_t> size = parse_size(text);
+      if (!size || text == std::to_string(*size)) continue;
+      value = std::to_string(*size);
+      return true;
+    }
+  }
+  return false;
+}
+
+Error describe_option_error(const BlockLayer& layer, const object& options, const Error& error) {
+  std::string_view text = error.text();
+  if (auto path = quoted(text, "Parameter '", "' is unexpected")) {
+    size_t dot = path->rfind('.');
+    std::string_view parent = dot == path->npos ? "" : path->substr(0, dot);
+    const object* owner = find_parent(options, parent);
+    std::string driver;
+    if (owner != nullptr && owner->contains("driver") && owner->at("driver").is_string())
+      driver = owner->at("driver").get_string();
+    bool is_protocol = false;
+    for (const DriverDescriptor* known : layer.drivers())
+      if (known->format_name() == driver) is_protocol = known->is_protocol;
+    return Error("Block {} '{}' {} support the option '{}'", is_protocol ? "protocol" : "format",
+                 driver, is_protocol ? "doesn't" : "does not",
+                 dot == path->npos ? *path : path->substr(dot + 1));
+  }
+  if (auto name = quoted(text, "Parameter 'driver' does not accept value '", "'"))
+    return Error("Unknown driver '{}'", *name);
+  if (text == "Parameter 'file' is missing")
+    return Error("A block device must be specified for \"file\"");
+  if (auto path = quoted(text, "Parameter '", "filename' is missing")) {
+    const object* owner =
+        find_parent(options, path->substr(0, path->empty() ? 0 : path->size() - 1));
+    if (owner != nullptr && owner->contains("driver") && owner->at("driver").is_string())
+      return Error("The '{}' block driver requires a file name",
+                   std::string_view(owner->at("driver").get_string()));
+  }
+  return error;
 }
 
 }  // namespace
@@ -117,34 +165,15 @@ boost::json::object parse_image_options(std::string_view text) {
   return options;
 }
 
-Error describe_option_error(const BlockLayer& layer, const object& options, const Error& error) {
-  std::string_view text = error.text();
-  if (auto path = quoted(text, "Parameter '", "' is unexpected")) {
-    size_t dot = path->rfind('.');
-    std::string_view parent = dot == path->npos ? "" : path->substr(0, dot);
-    const object* owner = find_parent(options, parent);
-    std::string driver;
-    if (owner != nullptr && owner->contains("driver") && owner->at("driver").is_string())
-      driver = owner->at("driver").get_string();
-    bool is_protocol = false;
-    for (const DriverDescriptor* known : layer.drivers())
-      if (known->format_name() == driver) is_protocol = known->is_protocol;
-    return Error("Block {} '{}' {} support the option '{}'", is_protocol ? "protocol" : "format",
-                 driver, is_protocol ? "doesn't" : "does not",
-                 dot == path->npos ? *path : path->substr(dot + 1));
+qapi::BlockdevOptions read_options(const BlockLayer& layer, object options) {
+  for (;;) {
+    try {
+      return qapi::from_keyval<qapi::BlockdevOptions>(options);
+    } catch (const Error& error) {
+      auto key = quoted(error.text(), "Parameter '", "' expects integer");
+      if (!key || !expand_size(options, *key)) throw describe_option_error(layer, options, error);
+    }
   }
-  if (auto name = quoted(text, "Parameter 'driver' does not accept value '", "'"))
-    return Error("Unknown driver '{}'", *name);
-  if (text == "Parameter 'file' is missing")
-    return Error("A block device must be specified for \"file\"");
-  if (auto path = quoted(text, "Parameter '", "filename' is missing")) {
-    const object* owner =
-        find_parent(options, path->substr(0, path->empty() ? 0 : path->size() - 1));
-    if (owner != nullptr && owner->contains("driver") && owner->at("driver").is_string())
-      return Error("The '{}' block driver requires a file name",
-                   std::string_view(owner->at("driver").get_string()));
-  }
-  return error;
 }
 
 }  // namespace strata::tools

@@ -8,6 +8,7 @@
 
 #include "block/base/error.h"
 #include "block/graph/layer.h"
+#include "qapi/types_blockdev.h"
 
 namespace strata::tools {
 
@@ -24,8 +25,8 @@ void merge_options(boost::json::object& options, const boost::json::object& defa
 // The member `key`, made an object if it is none.
 boost::json::object& child_of(boost::json::object& options, std::string_view key);
 
-// The texts that the schema's reader gives in its own words, in those of an option of an image.
-Error describe_option_error(const BlockLayer& layer, const boost::json::object& options,
-                            const Error& error);
+// The typed form. Throws Error, in the words in which an image's options are complained about.
+// Where the schema has an integer a size with a suffix will do.
+qapi::BlockdevOptions read_options(const BlockLayer& layer, boost::json::object options);
 
 }  // namespace strata::tools

@@ -75,7 +75,7 @@ More information on the QEMU project at <https://qemu.org>.
 }
 
 struct CommandLine {
-  OpenFlags flags{.writable = true};
+  OpenFlags flags{.writable = true, .discard_unmap = true};
   std::optional<std::string> format;
   bool image_options = false;
   bool misalign = false;

@@ -63,7 +63,9 @@ void dump(std::span<const std::byte> data, int64_t offset) {
     for (std::byte byte : data.subspan(at, std::min(kLine, data.size() - at))) {
       int c = std::to_integer<int>(byte);
       fmt::format_to(std::back_inserter(line), "{:02x} ", c);
-      text += c >= 0x20 && c < 0x7f ? static_cast<char>(c) : '.';
+      bool is_alphanumeric =
+          (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+      text += is_alphanumeric ? static_cast<char>(c) : '.';
     }
     fmt::print("{} {}\n", line, text);
   }

@@ -62,7 +62,10 @@ std::string Arguments::operator[](size_t index) const {
 }
 
 void print_usage(const Command& command) {
-  fmt::print("{} {} -- {}\n", command.name, command.synopsis, command.summary);
+  if (command.synopsis == nullptr)
+    fmt::print("{} -- {}\n", command.name, command.summary);
+  else
+    fmt::print("{} {} -- {}\n", command.name, command.synopsis, command.summary);
 }
 
 bool print_usage(const Arguments& arguments) {

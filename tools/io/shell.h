@@ -92,7 +92,7 @@ struct Command {
   int max_arguments;  // -1: any number
   bool needs_image = true;
   PermissionSet permissions = {};
-  std::string_view synopsis;
+  const char* synopsis = nullptr;  // null: takes no words
   std::string_view summary;
   const char* help = nullptr;
 };

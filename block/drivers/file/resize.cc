@@ -79,9 +79,9 @@ Task<void> resize_disk(Disk& disk, uint64_t size, TruncateOptions options) {
     case qapi::PreallocMode::full:
       break;
     default:
-      throw Error("Unsupported preallocation mode '{}'", qapi::to_string(options.preallocation));
+      throw Error("Unsupported preallocation mode: {}", qapi::to_string(options.preallocation));
   }
-  if (size < *current) throw Error("Preallocation can't be used for shrinking files");
+  if (size < *current) throw Error("Cannot use preallocation for shrinking files");
   if (size > *current) co_await preallocate(disk, *current, size, options.preallocation);
 }
 

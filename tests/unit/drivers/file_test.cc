@@ -367,10 +367,9 @@ TEST_CASE("A file is resized, with space reserved if asked") {
   struct stat info{};
   REQUIRE(::stat(path.c_str(), &info) == 0);
   CHECK(static_cast<uint64_t>(info.st_blocks) * 512 >= 2 * kMiB);
-  CHECK(resize(kMiB, qapi::PreallocMode::falloc) ==
-        "Preallocation can't be used for shrinking files");
+  CHECK(resize(kMiB, qapi::PreallocMode::falloc) == "Cannot use preallocation for shrinking files");
   CHECK(resize(8 * kMiB, qapi::PreallocMode::metadata) ==
-        "Unsupported preallocation mode 'metadata'");
+        "Unsupported preallocation mode: metadata");
   CHECK(resize(kMiB, qapi::PreallocMode::off).empty());
 }
 
