@@ -76,8 +76,7 @@ std::string_view probe_format(std::span<const std::byte> header) noexcept {
     if (version >= 2) return "qcow2";
     if (version == 1) return "qcow";
   }
-  using namespace std::string_view_literals;
-  if (has(header, 0, "QED\0"sv)) return "qed";
+  if (has(header, 0, {"QED\0", 4})) return "qed";
   if (has(header, 0, "LUKS\xba\xbe") && big_endian(header, 6, 2) == 1) return "luks";
   if (has(header, 0, "vhdxfile")) return "vhdx";
   if (has(header, 0, "conectix")) return "vpc";

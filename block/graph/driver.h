@@ -83,13 +83,7 @@ struct TruncateOptions {
 struct ImageFacts {
   std::optional<uint64_t> cluster_size;  // bytes
   bool dirty = false;                    // was not closed cleanly
-};
-
-// What qemu-io's info and qemu-img's info tell of any format.
-struct ImageGeometry {
-  uint64_t cluster_size = 0;     // bytes; 0: there are no clusters
-  uint64_t vm_state_offset = 0;  // bytes; where the state of a machine would be saved
-  bool is_dirty = false;         // was not closed properly
+  uint64_t vm_state_offset = 0;          // bytes; where a machine's state would be saved
 };
 
 // How a node is called: by a plain file name where that says everything, else by its options.
@@ -173,7 +167,6 @@ class Driver {
   // Null where there is nothing to say.
   virtual std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const;
   virtual std::unique_ptr<qapi::BlockStatsSpecific> specific_stats() const;
-  virtual ImageGeometry image_geometry() const noexcept { return {}; }
   virtual bool is_encrypted() const noexcept { return false; }
   // Default: what the file says of whose data this driver only shows another view; else nothing.
   virtual std::optional<ImageFacts> image_facts() const;

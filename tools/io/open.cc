@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // open, close, reopen, info.
+#include "qapi/types_block_info.h"
+#include "tools/common/image_info.h"
 #include "tools/common/option_tree.h"
 #include "tools/io/report.h"
 #include "tools/io/shell.h"
@@ -167,10 +169,13 @@ Task<bool> command_info(Shell& shell, Arguments&) {
   const DriverDescriptor& driver = shell.image().node().descriptor();
   fmt::print("format name: {}\n", driver.format_name());
   if (driver.is_protocol) fmt::print("format name: {}\n", driver.format_name());
-  ImageGeometry geometry = shell.image().node().driver().image_geometry();
+  std::optional<ImageFacts> facts = shell.image().node().driver().image_facts();
+  if (!facts) co_return false;
   fmt::print("cluster size: {}\nvm state offset: {}\n",
-             size_text(static_cast<double>(geometry.cluster_size)),
-             size_text(static_cast<double>(geometry.vm_state_offset)));
+             size_text(static_cast<double>(facts->cluster_size.value_or(0))),
+             size_text(static_cast<double>(facts->vm_state_offset)));
+  if (auto specific = shell.image().node().driver().specific_info())
+    std::fputs(specific_info_text(*specific, 0).c_str(), stdout);
   co_return true;
 }
 

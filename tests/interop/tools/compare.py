@@ -2,6 +2,7 @@
 """Runs a command line with our program and with QEMU's, each in a directory of its own, and tells
 what differs once times and rates are masked."""
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,18 @@ MASKS = [
 ]
 
 
+def load(name):
+    """A corpus of command lines, each a JSON list of its arguments, one after the other."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    decoder = json.JSONDecoder()
+    lines = []
+    while text.strip():
+        line, end = decoder.raw_decode(text)
+        lines.append(line)
+        text = text[end:].lstrip()
+    return lines
+
+
 def available(name):
     """Whether both programs are there."""
     return shutil.which(name) is not None and (OURS / name).exists()
@@ -32,8 +45,8 @@ def run(program, arguments, directory, stdin=b""):
     for text in (done.stdout, done.stderr):
         for pattern, mask in MASKS:
             text = pattern.sub(mask, text)
-        streams.append(text.replace(bytes(str(program), "ascii"), bytes(Path(program).name, "ascii"))
-                       .decode(errors="replace"))
+        text = text.replace(str(program).encode(), Path(program).name.encode())
+        streams.append(text.decode(errors="replace"))
     return done.returncode, streams[0], streams[1]
 
 
