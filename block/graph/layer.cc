@@ -85,9 +85,8 @@ void BlockLayer::check_node_name(std::string_view name) const {
 void BlockLayer::emit(std::string_view event, boost::json::object data) {
   if (!events_) return;
   if (loop_.context().is_current()) return events_(event, std::move(data));
-  post(loop_.context(), [this, name = std::string(event), data = std::move(data)] {
-    events_(name, data);
-  });
+  post(loop_.context(),
+       [this, name = std::string(event), data = std::move(data)] { events_(name, data); });
 }
 
 namespace {

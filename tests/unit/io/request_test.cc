@@ -258,7 +258,9 @@ TEST_CASE("an error of the driver is the request's, and is counted") {
 
 namespace {
 
-Task<void> one_turn(AioContext& context) { co_await context.yield(); }
+Task<void> one_turn(AioContext& context) {
+  co_await context.yield();
+}
 
 }  // namespace
 
