@@ -54,6 +54,11 @@ void name_drivers_of_children(object& options) {
   }
 }
 
+void leave_out_backing(qapi::BlockdevOptions& options) {
+  auto* qcow2 = options.get_if<qapi::BlockdevOptionsQcow2>();
+  if (qcow2 != nullptr && !qcow2->backing) qcow2->backing = qapi::BlockdevRefOrNull{qapi::Null()};
+}
+
 class Opener {
  public:
   Opener(Tool& tool, ImageSource source, OpenFlags flags)
@@ -70,7 +75,9 @@ class Opener {
       co_await guess_format();
     }
     apply_flags(options_, true);
-    NodePtr node = co_await open_options(std::move(options_));
+    qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
+    if (flags_.no_backing) leave_out_backing(typed);
+    NodePtr node = co_await open_node(tool_.loop(), tool_.layer(), std::move(typed));
     if (guessed_ && node->format_name() == "raw") guard_guessed_format(*node);
     co_return node;
   }

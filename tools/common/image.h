@@ -34,6 +34,8 @@ struct OpenFlags {
   std::optional<bool> discard_unmap;
   std::optional<qapi::BlockdevAioOptions> aio;
   bool copy_on_read = false;
+  // The image alone: what it says about a backing file is not followed.
+  bool no_backing = false;
   // Writes go to a temporary overlay.
   bool snapshot = false;
   // False: a format that has to be guessed is not warned of.
@@ -46,8 +48,9 @@ bool set_discard_mode(OpenFlags& flags, std::string_view mode);
 bool set_aio_mode(OpenFlags& flags, std::string_view mode);
 
 // KEY=VALUE,... of --image-opts and -o, as QEMU's older options read them: a comma in a value is
-// doubled, a word without '=' is a switch (with a warning). Throws Error.
-boost::json::object parse_image_options(std::string_view text);
+// doubled, a word without '=' is a switch (with a warning), or, if it comes first, the value of
+// `implied_key`. Throws Error.
+boost::json::object parse_image_options(std::string_view text, std::string_view implied_key = "");
 
 // Opens the node, guessing a format that is not given. A guessed raw image is guarded: no write can
 // make it look like another format. Throws Error.

@@ -7,6 +7,7 @@
 #include <boost/json/array.hpp>
 #include <vector>
 
+#include "block/drivers/filename.h"
 #include "block/graph/node.h"
 #include "block/graph/query.h"
 #include "qapi/runtime/json_writer.h"
@@ -48,7 +49,7 @@ void add_value(std::string& out, int level, const value& what) {
   }
   std::vector<const boost::json::key_value_pair*> members;
   for (const auto& member : what.get_object()) members.push_back(&member);
-  std::stable_sort(members.begin(), members.end(), [](const auto* a, const auto* b) {
+  std::sort(members.begin(), members.end(), [](const auto* a, const auto* b) {
     return qapi::dictionary_bucket(a->key()) < qapi::dictionary_bucket(b->key());
   });
   for (const auto* member : members) {
@@ -93,8 +94,16 @@ void add_node(std::string& out, const qapi::BlockGraphInfo& info, const std::str
   for (const qapi::BlockChildInfo& child : info.children) {
     std::string child_path = path + "/" + child.name;
     out += fmt::format("{}Child node '{}':\n", indent(level), child_path);
-    add_node(out, *child.info, child_path, level + 1);
+    add_node(out, child.info, child_path, level + 1);
   }
+}
+
+// Where a backing file that was not opened is: a relative name starts from the image's directory.
+std::string full_backing_name(const std::string& image, const std::string& backing) {
+  if (backing.starts_with('/') || has_protocol_prefix(backing)) return backing;
+  size_t slash = image.rfind('/');
+  if (slash == std::string::npos || has_protocol_prefix(image)) return backing;
+  return image.substr(0, slash + 1) + backing;
 }
 
 }  // namespace
@@ -111,6 +120,8 @@ std::string specific_info_text(const qapi::ImageInfoSpecific& info, int level) {
 qapi::BlockGraphInfo describe_node_tree(const Node& node) {
   qapi::BlockGraphInfo info;
   static_cast<qapi::BlockNodeInfo&>(info) = describe_image(node);
+  if (info.backing_filename && !info.full_backing_filename)
+    info.full_backing_filename = full_backing_name(info.filename, *info.backing_filename);
   for (const auto& edge : node.children()) {
     if (!edge->node_ptr() || edge->has_role(ChildRole::cow)) continue;
     qapi::BlockChildInfo child;

@@ -138,8 +138,9 @@ object& child_of(object& options, std::string_view key) {
   return value.get_object();
 }
 
-boost::json::object parse_image_options(std::string_view text) {
+boost::json::object parse_image_options(std::string_view text, std::string_view implied_key) {
   object options;
+  bool is_first = true;
   while (!text.empty()) {
     std::string item;
     size_t at = 0;
@@ -152,8 +153,11 @@ boost::json::object parse_image_options(std::string_view text) {
     }
     text.remove_prefix(std::min(at + 1, text.size()));
     size_t equals = item.find('=');
-    if (equals != item.npos) {
-      set_option(options, std::string_view(item).substr(0, equals), item.substr(equals + 1));
+    bool implied = is_first && !implied_key.empty() && equals == item.npos;
+    is_first = false;
+    if (equals != item.npos || implied) {
+      set_option(options, implied ? implied_key : std::string_view(item).substr(0, equals),
+                 item.substr(implied ? 0 : equals + 1));
       continue;
     }
     bool off = item.starts_with("no") && item.size() > 2;

@@ -145,7 +145,7 @@ Task<bool> command_readv(Shell& shell, Arguments& arguments) {
   Stopwatch stopwatch;
   Status status =
       co_await shell.image().preadv(static_cast<uint64_t>(*offset), buffer.vector(*lengths));
-  if (!status.ok()) co_return report_failure("read", status);
+  if (!status.ok()) co_return report_failure("readv", status);
   options.pattern_offset = 0;
   options.pattern_length = static_cast<int64_t>(total);
   bool ok = verify(options, buffer.bytes(), *offset);

@@ -196,7 +196,7 @@ Task<bool> command_writev(Shell& shell, Arguments& arguments) {
   Stopwatch stopwatch;
   Status status = co_await shell.image().pwritev(static_cast<uint64_t>(*offset),
                                                  buffer.vector(*lengths), options.flags);
-  if (!status.ok()) co_return report_failure("write", status);
+  if (!status.ok()) co_return report_failure("writev", status);
   report_request("wrote", options.style, stopwatch, *offset, static_cast<int64_t>(total));
   co_return true;
 }

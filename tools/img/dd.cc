@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/base/aligned_buffer.h"
+#include "tools/img/command.h"
+#include "tools/img/create_options.h"
+
+namespace strata::tools {
+namespace {
+
+constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
+                            {"object", required_argument, nullptr, kObject},
+                            {"image-opts", no_argument, nullptr, kImageOpts},
+                            {"force-share", no_argument, nullptr, 'U'},
+                            {nullptr, 0, nullptr, 0}};
+
+struct Request {
+  std::optional<std::string> format;
+  std::string output_format = "raw";
+  bool image_options = false;
+  OpenFlags flags;
+  std::optional<std::string> input;
+  std::optional<std::string> output;
+  int64_t block_size = 512;
+  std::optional<int64_t> count;
+  int64_t skip = 0;
+};
+
+void parse_operand(Request& request, const std::string& word) {
+  size_t equals = word.find('=');
+  std::string name = word.substr(0, equals);
+  std::string value = equals == word.npos ? "" : word.substr(equals + 1);
+  if (equals == word.npos)
+    throw Error("unrecognized operand {}", word);
+  else if (name == "if")
+    request.input = value;
+  else if (name == "of")
+    request.output = value;
+  else if (name == "bs")
+    request.block_size = parse_number(value, "bs", 1, INT32_MAX);
+  else if (name == "count")
+    request.count = parse_number(value, "count");
+  else if (name == "skip")
+    request.skip = parse_number(value, "skip");
+  else
+    throw Error("unrecognized operand {}", name);
+}
+
+// The bytes from `begin` on that the operands select of an image of `length` bytes.
+ByteRange selected(const Request& request, uint64_t length) {
+  auto block = static_cast<uint64_t>(request.block_size);
+  uint64_t end = length;
+  if (request.count) {
+    // Counted from the first block that is copied.
+    uint64_t wanted =
+        checked_mul(static_cast<uint64_t>(*request.count), block).value_or(UINT64_MAX);
+    uint64_t skipped = checked_mul(static_cast<uint64_t>(request.skip), block).value_or(UINT64_MAX);
+    end = std::min(length, checked_add(wanted, skipped).value_or(UINT64_MAX));
+  }
+  uint64_t begin = checked_mul(static_cast<uint64_t>(request.skip), block).value_or(UINT64_MAX);
+  if (begin > length) return {length, 0};
+  return {begin, end > begin ? end - begin : 0};
+}
+
+Task<void> copy(Backend& from, Backend& to, ByteRange range, uint64_t block) {
+  AlignedBuffer buffer(block);
+  if (!buffer) throw Error::from_errno(ENOMEM, "Could not allocate a buffer");
+  for (uint64_t done = 0; done < range.bytes;) {
+    uint64_t size = std::min(block, range.bytes - done);
+    IoVector memory = IoVector::buffer(buffer.data(), size);
+    Status status = co_await from.preadv(range.offset + done, memory);
+    if (!status.ok())
+      throw Error::from_errno(status.error_number(), "error while reading from input image file");
+    status = co_await to.pwritev(done, memory);
+    if (!status.ok())
+      throw Error::from_errno(status.error_number(), "error while writing to output image file");
+    done += size;
+  }
+}
+
+}  // namespace
+
+Task<int> run_dd(Images& images, Words& words) {
+  Request request;
+  for (int option; (option = words.next("f:O:hU", kOptions)) != -1;) {
+    switch (option) {
+      case 'h':
+        print_help(images.tool().layer());
+        co_return 0;
+      case 'f':
+        request.format = words.value();
+        break;
+      case 'O':
+        request.output_format = words.value();
+        break;
+      case 'U':
+        request.flags.force_share = true;
+        break;
+      case kImageOpts:
+        request.image_options = true;
+        break;
+      default:
+        break;
+    }
+  }
+  for (const std::string& word : words.rest()) parse_operand(request, word);
+  if (!request.input || !request.output) throw Error("Must specify both input and output files");
+  Backend* from =
+      co_await images.open(*request.input, request.format, request.image_options, request.flags);
+  create_options(images.tool().layer(), request.output_format, &*request.output);
+
+  uint64_t length = from->length();
+  ByteRange range = selected(request, length);
+  uint64_t begin =
+      checked_mul(static_cast<uint64_t>(request.skip), static_cast<uint64_t>(request.block_size))
+          .value_or(UINT64_MAX);
+  CreateValues values{{"size", std::to_string(range.bytes)}};
+  std::optional<Error> failed;
+  try {
+    co_await create_image(images.tool(), *request.output, request.output_format, values);
+  } catch (Error& error) {
+    failed = std::move(error).prepend(
+        fmt::format("{}: error while creating output image of type {}: ", *request.output,
+                    request.output_format));
+  }
+  if (failed) throw *failed;
+  OpenFlags flags{.writable = true};
+  Backend* to = co_await images.open(*request.output, request.output_format, false, flags);
+  if (begin > length) {
+    log_error("{}: cannot skip to specified offset", *request.input);
+    co_return 0;
+  }
+  co_await copy(*from, *to, range, static_cast<uint64_t>(request.block_size));
+  co_return 0;
+}
+
+}  // namespace strata::tools

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "qapi/types_block_info.h"
+#include "tools/img/command.h"
+
+namespace strata::tools {
+namespace {
+
+constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
+                            {"format", required_argument, nullptr, 'f'},
+                            {"output", required_argument, nullptr, kOutput},
+                            {"object", required_argument, nullptr, kObject},
+                            {"image-opts", no_argument, nullptr, kImageOpts},
+                            {"force-share", no_argument, nullptr, 'U'},
+                            {"start-offset", required_argument, nullptr, 's'},
+                            {"max-length", required_argument, nullptr, 'l'},
+                            {nullptr, 0, nullptr, 0}};
+
+bool goes_on(const qapi::MapEntry& entry, const qapi::MapEntry& next) {
+  if (entry.data != next.data || entry.zero != next.zero || entry.depth != next.depth ||
+      entry.present != next.present || entry.compressed != next.compressed ||
+      entry.filename != next.filename || entry.offset.has_value() != next.offset.has_value())
+    return false;
+  return !entry.offset || *entry.offset + entry.length == *next.offset;
+}
+
+const char* word(bool value) {
+  return value ? "true" : "false";
+}
+
+class Printer {
+ public:
+  explicit Printer(OutputFormat output) : output_(output) {}
+
+  void begin() const {
+    if (output_ == OutputFormat::human)
+      fmt::print("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File");
+    else
+      fmt::print("[");
+  }
+
+  void add(const qapi::MapEntry& entry, bool is_last) {
+    if (output_ == OutputFormat::human)
+      add_line(entry);
+    else
+      add_json(entry, is_last);
+  }
+
+  void end() const {
+    if (output_ == OutputFormat::json) fmt::print("]\n");
+  }
+
+ private:
+  static void add_line(const qapi::MapEntry& entry) {
+    if (!entry.data || entry.zero) return;
+    if (!entry.offset) throw Error("File contains external, encrypted or compressed clusters.");
+    fmt::print("{:<#16x}{:<#16x}{:<#16x}{}\n", entry.start, entry.length, *entry.offset,
+               entry.filename.value_or(""));
+  }
+
+  static void add_json(const qapi::MapEntry& entry, bool is_last) {
+    fmt::print(
+        "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, "
+        "\"data\": {}, \"compressed\": {}",
+        entry.start, entry.length, entry.depth, word(entry.present), word(entry.zero),
+        word(entry.data), word(entry.compressed));
+    if (entry.offset) fmt::print(", \"offset\": {}", *entry.offset);
+    fmt::print("}}{}", is_last ? "" : ",\n");
+  }
+
+  OutputFormat output_;
+};
+
+Task<qapi::MapEntry> entry_at(Backend& image, uint64_t offset, uint64_t bytes) {
+  Result<io::ChainStatus> answer = co_await image.block_status(offset, bytes);
+  if (!answer) throw Error::from_errno(answer.error_number(), "Failed to read image metadata");
+  const BlockStatus& status = answer->status;
+  qapi::MapEntry entry;
+  entry.start = static_cast<int64_t>(offset);
+  entry.length = static_cast<int64_t>(status.bytes);
+  entry.data = status.flags.has(StatusFlag::data);
+  entry.zero = status.flags.has(StatusFlag::zero);
+  entry.compressed = status.flags.has(StatusFlag::compressed);
+  entry.present = status.flags.has(StatusFlag::allocated);
+  entry.depth = std::max(answer->depth - 1, 0);
+  if (status.flags.has(StatusFlag::offset_valid)) {
+    entry.offset = static_cast<int64_t>(status.map_offset);
+    if (status.file != nullptr) entry.filename = status.file->display_name();
+  }
+  co_return entry;
+}
+
+}  // namespace
+
+Task<int> run_map(Images& images, Words& words) {
+  std::optional<std::string> format;
+  OutputFormat output = OutputFormat::human;
+  bool image_options = false;
+  OpenFlags flags;
+  int64_t start = 0;
+  int64_t longest = INT64_MAX;
+  for (int option; (option = words.next("f:s:l:hU", kOptions)) != -1;) {
+    switch (option) {
+      case 'h':
+        print_help(images.tool().layer());
+        co_return 0;
+      case 'f':
+        format = words.value();
+        break;
+      case 'U':
+        flags.force_share = true;
+        break;
+      case 's':
+        start = parse_number(words.value(), "start offset");
+        break;
+      case 'l':
+        longest = parse_number(words.value(), "max length");
+        break;
+      case kOutput:
+        output = parse_output_format(words.value());
+        break;
+      case kImageOpts:
+        image_options = true;
+        break;
+      default:
+        break;
+    }
+  }
+  std::vector<std::string> rest = words.rest();
+  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
+  if (image_options && format) throw Error("--image-opts and --format are mutually exclusive");
+  Backend* image = co_await images.open(rest[0], format, image_options, flags);
+
+  Printer printer(output);
+  printer.begin();
+  auto length = static_cast<int64_t>(image->length());
+  int64_t end = start < length && longest < length - start ? start + longest : length;
+  std::optional<qapi::MapEntry> current;
+  for (int64_t offset = start; offset < end;) {
+    qapi::MapEntry next = co_await entry_at(*image, static_cast<uint64_t>(offset),
+                                            static_cast<uint64_t>(end - offset));
+    offset += next.length;
+    if (current && goes_on(*current, next)) {
+      current->length += next.length;
+      continue;
+    }
+    if (current) printer.add(*current, false);
+    current = std::move(next);
+  }
+  if (current) printer.add(*current, true);
+  printer.end();
+  co_return 0;
+}
+
+}  // namespace strata::tools
