@@ -65,10 +65,9 @@ Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) 
   std::erase_if(export_threads_,
                 [this](const auto& entry) { return exports_.find(entry.first) == nullptr; });
   std::string id = options.id;
-  std::vector<std::string> threads = options.iothreads.value_or(std::vector<std::string>());
-  if (options.iothread) threads.push_back(*options.iothread);
+  std::optional<std::string> thread = options.iothread;
   co_await exports_.add(loop, std::move(options));
-  for (std::string& thread : threads) export_threads_.emplace(id, std::move(thread));
+  if (thread) export_threads_.insert_or_assign(std::move(id), *thread);
 }
 
 Task<void> Daemon::start_nbd_server(MainLoop& loop, SocketAddress address,

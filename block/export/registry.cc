@@ -73,7 +73,7 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
     throw Error("Cannot find device='' nor node-name='{}'", options.node_name);
   bool writable = options.writable.value_or(false);
   if (writable && node->is_read_only()) throw Error("Cannot export read-only node as writable");
-  std::vector<AioContext*> contexts = contexts_for(options, *node);
+  AioContext& context = options.iothread ? find_iothread_(*options.iothread) : node->home_context();
   bool allow_inactive = options.allow_inactive.value_or(false);
   if (!allow_inactive) co_await set_active(loop, *node, true);
 
@@ -83,20 +83,7 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
   backend->set_write_cache(!options.writethrough.value_or(false));
   backend->attach(loop, std::move(node), permissions_for(writable));
   exports_.push_back(
-      co_await type->factory(ExportParts{loop, options, std::move(backend), std::move(contexts)}));
-}
-
-std::vector<AioContext*> ExportRegistry::contexts_for(const qapi::BlockExportOptions& options,
-                                                      const Node& node) const {
-  if (options.iothread && options.iothreads)
-    throw Error("Parameters 'iothread' and 'iothreads' cannot be used together");
-  std::vector<AioContext*> contexts;
-  if (options.iothread) contexts.push_back(&find_iothread_(*options.iothread));
-  if (options.iothreads) {
-    for (const std::string& name : *options.iothreads) contexts.push_back(&find_iothread_(name));
-  }
-  if (contexts.empty()) contexts.push_back(&node.home_context());
-  return contexts;
+      co_await type->factory(ExportParts{loop, options, std::move(backend), context}));
 }
 
 Task<void> ExportRegistry::remove(MainLoop& loop, std::string id,

@@ -21,8 +21,7 @@ struct ExportParts {
   MainLoop& loop;
   const qapi::BlockExportOptions& options;
   std::unique_ptr<Backend> backend;  // attached; reads, and writes if `writable`
-  // Where requests are served: in the iothreads' contexts, or at the node's home. Not empty.
-  std::vector<AioContext*> contexts;
+  AioContext& context;               // the iothread's, or the node's home
 };
 
 // Main loop only.
@@ -60,8 +59,6 @@ class ExportRegistry {
     Factory factory;
   };
 
-  std::vector<AioContext*> contexts_for(const qapi::BlockExportOptions& options,
-                                        const Node& node) const;
   void begin_shutdown(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> shut_down(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> next_removal();

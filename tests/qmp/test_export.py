@@ -231,28 +231,6 @@ def test_iothread_export(served):
         assert client.read(0, 4096) == bytes(4096)
 
 
-@pytest.mark.strata_only("an addition of Strata's")
-def test_export_over_several_iothreads(served):
-    for name in ("t0", "t1"):
-        served.qmp.cmd("object-add", {"qom-type": "iothread", "id": name})
-    served.qmp.cmd("block-export-add", nbd(iothreads=["t0", "t1"]))
-    clients = [NBD(served.nbd_path) for _ in range(4)]
-    for client in clients:
-        client.open("disk")
-    for client in clients:
-        assert client.read(0, 4096) == bytes(4096)
-    assert "is in use" in served.qmp.error("object-del", {"id": "t1"})
-    for client in clients:
-        client.close()
-
-
-@pytest.mark.strata_only("an addition of Strata's")
-def test_one_iothread_and_several_exclude_each_other(served):
-    served.qmp.cmd("object-add", {"qom-type": "iothread", "id": "t0"})
-    error = served.qmp.error("block-export-add", nbd(iothread="t0", iothreads=["t0"]))
-    assert error == "Parameters 'iothread' and 'iothreads' cannot be used together"
-
-
 def test_fixed_iothread_without_iothread_is_fine(served):
     served.qmp.cmd("block-export-add", nbd(fixed_iothread=True))
 
