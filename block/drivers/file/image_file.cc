@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <charconv>
 #include <string_view>
 
 #include "block/base/error.h"
@@ -14,7 +15,8 @@
 namespace strata {
 namespace {
 
-constexpr std::string_view kFdSetPrefix = "/dev/fdset/";
+// Names of descriptors that the process was started with.
+constexpr std::string_view kDescriptorPrefixes[] = {"fd:", "/dev/fdset/"};
 
 int flags_of(OpenMode mode) noexcept {
   return (mode.writable ? O_RDWR : O_RDONLY) | (mode.direct ? O_DIRECT : 0) | O_CLOEXEC;
@@ -53,19 +55,50 @@ void check_device_writable(int fd) {
     throw Error::from_errno(EACCES, "The device is not writable");
 }
 
+std::string_view descriptor_number(std::string_view name) noexcept {
+  for (std::string_view prefix : kDescriptorPrefixes) {
+    if (name.starts_with(prefix)) return name.substr(prefix.size());
+  }
+  return {};
+}
+
+// Every descriptor of our own is closed on exec, so one that is not was handed down.
+bool is_inherited(int fd) noexcept {
+  int flags = ::fcntl(fd, F_GETFD);
+  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
+// The file behind an inherited descriptor, opened anew in `mode`; or, where its name may not be
+// opened, the descriptor itself, if it is open in that mode.
+UniqueFd open_inherited(std::string_view number, const std::string& name, OpenMode mode) {
+  int fd = -1;
+  auto [end, bad] = std::from_chars(number.data(), number.data() + number.size(), fd);
+  if (bad != std::errc() || end != number.data() + number.size())
+    throw Error("Could not open '{}': a descriptor is named by its number", name);
+  if (!is_inherited(fd)) throw Error::from_errno(EBADF, "Could not open '{}'", name);
+  try {
+    return reopen_image_file(fd, name, mode);
+  } catch (const Error& error) {
+    int flags = ::fcntl(fd, F_GETFL);
+    bool can_write = (flags & O_ACCMODE) == O_RDWR;
+    bool is_direct = (flags & O_DIRECT) != 0;
+    if (error.error_number() != EACCES || (mode.writable && !can_write) || mode.direct != is_direct)
+      throw;
+    return UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  }
+}
+
 }  // namespace
 
 UniqueFd open_image_file(const std::string& name, FileKind kind, std::string_view driver,
                          OpenMode mode) {
-  int flags = flags_of(mode);
-  if (name.starts_with(kFdSetPrefix))
-    throw Error::from_errno(ENOSYS, "Could not dup FD for {} flags {:x}", name,
-                            flags & (O_ACCMODE | O_DIRECT));
   struct stat info{};
   // To open a FIFO may take for ever.
   if (::stat(name.c_str(), &info) == 0 && S_ISFIFO(info.st_mode))
     check_kind(info, name, kind, driver);
-  UniqueFd fd(open_file(name.c_str(), flags));
+  std::string_view number = descriptor_number(name);
+  UniqueFd fd = number.empty() ? UniqueFd(open_file(name.c_str(), flags_of(mode)))
+                               : open_inherited(number, name, mode);
   if (!fd) throw open_error(errno, name, mode);
   if (::fstat(fd.get(), &info) != 0) throw Error::from_errno(errno, "Could not stat file");
   check_kind(info, name, kind, driver);

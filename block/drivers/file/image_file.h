@@ -16,8 +16,9 @@ struct OpenMode {
   bool direct = false;
 };
 
-// Opens `name`, which must be of the kind that `driver` (for error texts) is for. Never creates it.
-// Throws Error.
+// Opens `name`, or the file of a descriptor that the process was started with ("fd:N",
+// "/dev/fdset/N"), which must be of the kind that `driver` (for error texts) is for. Never creates
+// it. Throws Error.
 UniqueFd open_image_file(const std::string& name, FileKind kind, std::string_view driver,
                          OpenMode mode);
 

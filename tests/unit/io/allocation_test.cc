@@ -38,16 +38,19 @@ using namespace strata::test;
 
 namespace {
 
+// Nothing is asserted in the measured loop: reporting an assertion allocates.
+size_t failures = 0;
+
 Task<void> hammer(Backend& user, int rounds) {
   alignas(4096) static char buffer[4096];
   for (int i = 0; i < rounds; ++i) {
     uint64_t offset = static_cast<uint64_t>(i % 64) * sizeof buffer;
     Status status = co_await user.pwritev(offset, IoVector::buffer(buffer, sizeof buffer));
-    REQUIRE(status.ok());
+    if (!status.ok()) ++failures;
     status = co_await user.preadv(offset, IoVector::buffer(buffer, sizeof buffer));
-    REQUIRE(status.ok());
+    if (!status.ok()) ++failures;
     status = co_await user.flush();
-    REQUIRE(status.ok());
+    if (!status.ok()) ++failures;
   }
 }
 
@@ -73,6 +76,7 @@ TEST_CASE("3000 requests through raw and null-aio allocate nothing") {
   Backend user(layer);
   user.attach(loop, context.run_to_completion(open_node(loop, layer, options)), kReadWrite);
   CHECK(context.run_to_completion(count_steady_state(user)) == 0);
+  CHECK(failures == 0);
   context.run_to_completion(user.close(loop));
 }
 
