@@ -39,23 +39,23 @@ void SimDisk::restore(std::vector<std::byte> contents) {
 
 // Any subset of the sectors that were written, in any order that keeps the last of those chosen for
 // one sector on top or not.
-std::vector<std::byte> SimDisk::after_power_cut(Random& random) const {
+std::vector<std::byte> SimDisk::after_power_cut(Random& chance) const {
   std::vector<std::byte> left = durable_;
-  unsigned keep = static_cast<unsigned>(random() % 101);
+  unsigned keep = static_cast<unsigned>(chance() % 101);
   std::vector<const Change*> order;
   for (const Change& change : volatile_) order.push_back(&change);
-  if (random() % 2 == 0) std::shuffle(order.begin(), order.end(), random);
+  if (chance() % 2 == 0) std::shuffle(order.begin(), order.end(), chance);
   for (const Change* change : order) {
     if (change->truncate) {
-      if (random() % 100 < keep) apply(left, *change);
+      if (chance() % 100 < keep) apply(left, *change);
       continue;
     }
-    bool whole = random() % 4 != 0;
-    bool kept = random() % 100 < keep;
+    bool whole = chance() % 4 != 0;
+    bool kept = chance() % 100 < keep;
     for (uint64_t at = 0; at < change->data.size();) {
       uint64_t sector_end = ((change->offset + at) / kSector + 1) * kSector - change->offset;
       uint64_t end = std::min<uint64_t>(change->data.size(), sector_end);
-      if (!whole) kept = random() % 100 < keep;
+      if (!whole) kept = chance() % 100 < keep;
       if (kept) {
         apply(left, {change->offset + at,
                      {change->data.begin() + static_cast<long>(at),

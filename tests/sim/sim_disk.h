@@ -30,7 +30,7 @@ class SimDisk {
   };
 
   // What the power left: some of what was not flushed, each sector of it whole or not at all.
-  std::vector<std::byte> after_power_cut(Random& random) const;
+  std::vector<std::byte> after_power_cut(Random& chance) const;
   void restore(std::vector<std::byte> contents);
   const std::vector<std::byte>& contents() const noexcept { return current_; }
 
