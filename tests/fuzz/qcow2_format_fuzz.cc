@@ -2,6 +2,7 @@
 //
 // The codecs of the qcow2 format on the same bytes: nothing reads past its input, and what is
 // accepted can be written again.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 
