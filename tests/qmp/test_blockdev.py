@@ -100,8 +100,6 @@ REFUSED = [
     ("empty filename", file(filename=""), "The 'file' block driver requires a file name"),
     ("protocol prefix is part of the name", file(filename="file:x"),
      "Could not open 'file:x': No such file or directory"),
-    ("fd prefix is part of the name", file(filename="fd:0"),
-     "Could not open 'fd:0': No such file or directory"),
 ]
 
 
