@@ -6,12 +6,13 @@
 #include "block/drivers/file/file.h"
 #include "block/drivers/null/null.h"
 #include "block/drivers/raw/raw.h"
+#include "block/qcow2/qcow2.h"
 
 namespace strata {
 
 std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
-  static constexpr std::array<const DriverDescriptor*, 5> kDrivers{
-      &kFileDriver, &kHostDeviceDriver, &kNullAioDriver, &kNullCoDriver, &kRawDriver,
+  static constexpr std::array<const DriverDescriptor*, 6> kDrivers{
+      &kFileDriver, &kHostDeviceDriver, &kNullAioDriver, &kNullCoDriver, &kQcow2Driver, &kRawDriver,
   };
   return kDrivers;
 }

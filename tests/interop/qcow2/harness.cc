@@ -149,10 +149,7 @@ Task<void> run(MainLoop& loop, BlockLayer& layer, Words& words) {
 int main(int argc, char** argv) {
   AioContext context("main");
   MainLoop loop(context);
-  // The driver is not offered by the programs yet.
-  std::vector<const DriverDescriptor*> drivers(builtin_drivers().begin(), builtin_drivers().end());
-  drivers.push_back(&kQcow2Driver);
-  BlockLayer layer(loop, drivers, [](std::string_view name, boost::json::object data) {
+  BlockLayer layer(loop, builtin_drivers(), [](std::string_view name, boost::json::object data) {
     std::cout << "event " << name << " " << boost::json::serialize(data) << "\n";
   });
   Words words(argv + 1, argv + argc);
