@@ -166,4 +166,14 @@ object options_of_filename(const std::string& name) {
   throw Error("Unknown protocol '{}'", prefix);
 }
 
+std::string absolute_name(const std::string& name, const std::string& of) {
+  if (name.empty() || name.starts_with('/') || has_protocol_prefix(name)) return name;
+  if (of.empty() || of.starts_with("json:"))
+    throw Error("Cannot use relative backing file names for '{}'", of);
+  size_t start = has_protocol_prefix(of) ? of.find(':') + 1 : 0;
+  size_t slash = of.rfind('/');
+  size_t end = slash == of.npos ? start : std::max(slash + 1, start);
+  return of.substr(0, end) + name;
+}
+
 }  // namespace strata

@@ -10,6 +10,7 @@
 #include "block/graph/open.h"
 #include "block/qcow2/backing.h"
 #include "block/qcow2/check.h"
+#include "block/qcow2/create.h"
 #include "block/qcow2/image.h"
 #include "qapi/types_block_info.h"
 
@@ -243,12 +244,18 @@ std::unique_ptr<Driver> create_driver(const DriverDescriptor& descriptor) {
   return std::make_unique<Qcow2Driver>(descriptor);
 }
 
+Task<void> create_image(MainLoop& loop, BlockLayer& layer,
+                        const qapi::BlockdevCreateOptions& options) {
+  return qcow2::create(loop, layer, *options.get_if<qapi::BlockdevCreateOptionsQcow2>());
+}
+
 }  // namespace
 
 const DriverDescriptor kQcow2Driver{.name = qapi::BlockdevDriver::qcow2,
                                     .is_format = true,
                                     .supports_backing = true,
-                                    .create = create_driver};
+                                    .create = create_driver,
+                                    .create_image = create_image};
 
 qcow2::Image* qcow2::image_of(const Node& node) noexcept {
   auto* driver = dynamic_cast<Qcow2Driver*>(&node.driver());

@@ -7,6 +7,7 @@
 #include <boost/json/array.hpp>
 #include <vector>
 
+#include "block/base/error.h"
 #include "block/drivers/filename.h"
 #include "block/graph/node.h"
 #include "block/graph/query.h"
@@ -98,14 +99,6 @@ void add_node(std::string& out, const qapi::BlockGraphInfo& info, const std::str
   }
 }
 
-// Where a backing file that was not opened is: a relative name starts from the image's directory.
-std::string full_backing_name(const std::string& image, const std::string& backing) {
-  if (backing.starts_with('/') || has_protocol_prefix(backing)) return backing;
-  size_t slash = image.rfind('/');
-  if (slash == std::string::npos || has_protocol_prefix(image)) return backing;
-  return image.substr(0, slash + 1) + backing;
-}
-
 }  // namespace
 
 std::string specific_info_text(const qapi::ImageInfoSpecific& info, int level) {
@@ -120,8 +113,13 @@ std::string specific_info_text(const qapi::ImageInfoSpecific& info, int level) {
 qapi::BlockGraphInfo describe_node_tree(const Node& node) {
   qapi::BlockGraphInfo info;
   static_cast<qapi::BlockNodeInfo&>(info) = describe_image(node);
-  if (info.backing_filename && !info.full_backing_filename)
-    info.full_backing_filename = full_backing_name(info.filename, *info.backing_filename);
+  if (info.backing_filename && !info.full_backing_filename) {
+    try {
+      info.full_backing_filename = absolute_name(*info.backing_filename, info.filename);
+    } catch (const Error&) {
+      // Nothing tells where a relative name starts.
+    }
+  }
   for (const auto& edge : node.children()) {
     if (!edge->node_ptr() || edge->has_role(ChildRole::cow)) continue;
     qapi::BlockChildInfo child;

@@ -17,6 +17,9 @@ int Words::next(const char* letters, const option* options) {
       throw UsageError{fmt::format("missing argument for option '{}'", argv_[optind - 1])};
     case '?':
       throw UsageError{fmt::format("unrecognized option '{}'", argv_[optind - 1])};
+    case 'h':
+      print_command_help(argv_[0]);
+      throw Exit{0};
     case kObject:
       define_object(optarg);
       return next(letters, options);
@@ -43,12 +46,20 @@ int64_t parse_number(const std::string& text, std::string_view what, int64_t min
   return *number;
 }
 
+// A comma in a value is doubled, and so divides nothing.
 bool is_help_option(std::string_view options) {
-  while (!options.empty()) {
-    size_t end = options.find(',');
-    std::string_view word = options.substr(0, end);
-    if (word == "help" || word == "?") return true;
-    options.remove_prefix(end == options.npos ? options.size() : end + 1);
+  std::string word;
+  for (size_t at = 0; at <= options.size(); ++at) {
+    if (at == options.size() || options[at] == ',') {
+      if (at + 1 < options.size() && options[at + 1] == ',') {
+        word += options[at++];
+        continue;
+      }
+      if (word == "help" || word == "?") return true;
+      word.clear();
+    } else {
+      word += options[at];
+    }
   }
   return false;
 }

@@ -103,6 +103,7 @@ struct Subcommand {
 };
 std::span<const Subcommand> subcommands() noexcept;
 void print_help(const BlockLayer& layer);
+void print_command_help(std::string_view command);
 
 Task<int> run_bench(Images&, Words&);
 Task<int> run_check(Images&, Words&);

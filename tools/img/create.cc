@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/drivers/filename.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
 
@@ -6,7 +7,13 @@ namespace strata::tools {
 namespace {
 
 constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
+                            {"quiet", no_argument, nullptr, 'q'},
                             {"object", required_argument, nullptr, kObject},
+                            {"format", required_argument, nullptr, 'f'},
+                            {"backing", required_argument, nullptr, 'b'},
+                            {"backing-format", required_argument, nullptr, 'F'},
+                            {"backing-unsafe", no_argument, nullptr, 'u'},
+                            {"options", required_argument, nullptr, 'o'},
                             {nullptr, 0, nullptr, 0}};
 
 struct Request {
@@ -15,13 +22,8 @@ struct Request {
   std::optional<std::string> backing_format;
   std::string options;
   bool quiet = false;
-  bool help = false;
+  bool unsafe = false;  // the backing file is not looked at
 };
-
-void add_options(std::string& all, const std::string& more) {
-  if (!all.empty()) all += ',';
-  all += more;
-}
 
 Request parse(Words& words) {
   Request request;
@@ -36,59 +38,103 @@ Request parse(Words& words) {
       case 'f':
         request.format = words.value();
         break;
-      case 'h':
-        request.help = true;
-        break;
       case 'o':
-        if (words.value().empty() || words.value().front() == ',' || words.value().back() == ',')
-          throw Error("Invalid option list: {}", words.value());
-        add_options(request.options, words.value());
+        append_option_list(request.options, words.value());
         break;
       case 'q':
         request.quiet = true;
         break;
+      case 'u':
+        request.unsafe = true;
+        break;
       default:
-        break;  // -u: the backing file is not looked at anyhow
+        break;
     }
   }
   return request;
 }
 
-CreateValues collect_values(const BlockLayer& layer, const Request& request,
+CreateValues collect_values(const Request& request, const std::vector<CreateOption>& known,
                             const std::string& filename, std::optional<int64_t> size) {
-  std::vector<CreateOption> known = create_options(layer, request.format, &filename);
   CreateValues values;
   parse_create_options(known, request.options, values);
   if (size) {
     if (values.contains("size")) throw Error("The image size must be specified only once");
     values["size"] = std::to_string(*size);
   }
-  if (request.backing)
+  if (request.backing && !has_option(known, "backing_file"))
     throw Error("Backing file not supported for file format '{}'", request.format);
-  if (request.backing_format)
-    throw Error("Backing format not supported for file format '{}'", request.format);
-  if (!values.contains("size")) throw Error("Image creation needs a size parameter");
+  if (request.backing_format && !has_option(known, "backing_fmt"))
+    throw Error("Backing file format not supported for file format '{}'", request.format);
+  if (request.backing) values["backing_file"] = *request.backing;
+  if (request.backing_format) values["backing_fmt"] = *request.backing_format;
+  auto backing = values.find("backing_file");
+  if (backing == values.end()) return values;
+  if (backing->second.empty()) throw Error("Expected backing file name, got empty string");
+  if (backing->second == filename)
+    throw Error("Error: Trying to create an image with the same filename as the backing file");
   return values;
+}
+
+struct BackingFile {
+  uint64_t length = 0;
+  std::string format;
+};
+
+// Looks at what will be the backing file: whether it is there, and how long it is.
+Task<BackingFile> look_at_backing(Tool& tool, const std::string& filename,
+                                  const CreateValues& values) {
+  ImageSource source;
+  source.filename = absolute_name(values.at("backing_file"), filename);
+  if (auto given = values.find("backing_fmt"); given != values.end()) source.format = given->second;
+  std::optional<Error> failed;
+  BackingFile found;
+  try {
+    std::unique_ptr<Backend> image = co_await open_backend(tool, std::move(source), {});
+    found = {image->length(), std::string(image->node().format_name())};
+    co_await image->close(tool.loop());
+  } catch (Error& error) {
+    failed = std::move(error).hint("Could not open backing image.\n");
+  }
+  if (failed) throw *failed;
+  co_return found;
+}
+
+// What the new image takes over from its backing file.
+Task<void> complete_from_backing(Tool& tool, const Request& request, const std::string& filename,
+                                 CreateValues& values) {
+  if (!values.contains("backing_file")) co_return;
+  std::optional<std::string> found_format;
+  if (!request.unsafe) {
+    BackingFile found = co_await look_at_backing(tool, filename, values);
+    values.try_emplace("size", std::to_string(found.length));
+    found_format = found.format;
+  }
+  if (values.contains("backing_fmt")) co_return;
+  Error missing("Backing file specified without backing format");
+  if (!found_format) throw missing;
+  throw std::move(missing).hint("Detected format of " + *found_format + ".");
+}
+
+Task<void> create(Tool& tool, const Request& request, const std::string& filename,
+                  std::optional<int64_t> size) {
+  std::vector<CreateOption> known = create_options(tool.layer(), request.format, &filename);
+  CreateValues values = collect_values(request, known, filename, size);
+  co_await complete_from_backing(tool, request, filename, values);
+  if (!values.contains("size")) throw Error("Image creation needs a size parameter");
+  if (!request.quiet)
+    fmt::print("Formatting '{}', {}\n", filename, describe_create(request.format, known, values));
+  std::fflush(stdout);
+  co_await create_image(tool, filename, request.format, values);
 }
 
 }  // namespace
 
 Task<int> run_create(Images& images, Words& words) {
-  Tool& tool = images.tool();
   Request request = parse(words);
-  if (request.help) {
-    print_help(tool.layer());
-    co_return 0;
-  }
   std::vector<std::string> rest = words.rest();
   if (is_help_option(request.options)) {
-    auto options = create_options(tool.layer(), request.format, rest.empty() ? nullptr : &rest[0]);
-    fmt::print("Supported {}options:\n", rest.empty() ? request.format + " " : "");
-    print_create_options(options);
-    if (rest.empty())
-      fmt::print(
-          "\nThe protocol level may support further options.\n"
-          "Specify the target filename to include those options.\n");
+    print_create_help(images.tool().layer(), request.format, rest.empty() ? nullptr : &rest[0]);
     co_return 0;
   }
   if (rest.empty()) throw UsageError{"Expecting image file name"};
@@ -97,10 +143,7 @@ Task<int> run_create(Images& images, Words& words) {
   if (rest.size() > 2) throw UsageError{"Unexpected argument: " + rest[2]};
   std::optional<Error> failed;
   try {
-    CreateValues values = collect_values(tool.layer(), request, rest[0], size);
-    if (!request.quiet)
-      fmt::print("Formatting '{}', {}\n", rest[0], describe_create(request.format, {}, values));
-    co_await create_image(tool, rest[0], request.format, values);
+    co_await create(images.tool(), request, rest[0], size);
   } catch (Error& error) {
     failed = std::move(error).prepend(rest[0] + ": ");
   }

@@ -5,20 +5,11 @@
 
 #include "block/drivers/filename.h"
 #include "qapi/runtime/scalars.h"
-#include "qapi/visit_block_create.h"
 
 namespace strata::tools {
 namespace {
 
 using Kind = CreateOption::Kind;
-
-constexpr CreateOption kSizeOption{"size", Kind::size, "Virtual disk size"};
-constexpr CreateOption kFileOptions[]{
-    {"extent_size_hint", Kind::size, "Extent size hint for the image file, 0 to disable"},
-    {"nocow", Kind::flag, "Turn off copy-on-write (valid only on btrfs)"},
-    {"preallocation", Kind::text, "Preallocation mode (allowed values: off, falloc, full)"},
-    kSizeOption,
-};
 
 const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view name) {
   for (const DriverDescriptor* driver : layer.drivers())
@@ -26,67 +17,82 @@ const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view na
   return nullptr;
 }
 
-std::string protocol_of(const std::string& filename) {
-  return std::string(options_of_filename(filename).at("driver").get_string());
+bool is_decimal(std::string_view text) noexcept {
+  return !text.empty() && text.find_first_not_of("0123456789") == text.npos;
+}
+
+std::string size_text(const CreateOption& option, const std::string& text) {
+  std::optional<uint64_t> size = qapi::parse_size(text);
+  if (text.starts_with('-') && is_decimal(std::string_view(text).substr(1)))
+    throw Error("Value '{}' is out of range for parameter '{}'", text, option.name);
+  if (!size)
+    throw Error("Parameter '{}' expects a non-negative number below 2^64", option.name)
+        .hint(
+            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+            "and exabytes, respectively.\n");
+  return std::to_string(*size);
 }
 
 std::string value_text(const CreateOption& option, const std::string& text) {
-  if (option.kind == Kind::size) {
-    std::optional<uint64_t> size = qapi::parse_size(text);
-    bool negative = text.size() > 1 && text[0] == '-' &&
-                    text.find_first_not_of("0123456789", 1) == std::string::npos;
-    if (negative) throw Error("Value '{}' is out of range for parameter '{}'", text, option.name);
-    if (!size)
-      throw Error("Parameter '{}' expects a non-negative number below 2^64", option.name)
-          .hint(
-              "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-              "and exabytes, respectively.\n");
-    return std::to_string(*size);
-  }
-  if (option.kind == Kind::flag) {
-    if (text != "on" && text != "off")
-      throw Error("Parameter '{}' expects 'on' or 'off'", option.name);
-  }
+  if (option.kind == Kind::size) return size_text(option, text);
+  if (option.kind == Kind::flag && text != "on" && text != "off")
+    throw Error("Parameter '{}' expects 'on' or 'off'", option.name);
+  if (option.kind == Kind::number &&
+      !is_decimal(std::string_view(text).substr(text.starts_with('-') ? 1 : 0)))
+    throw Error("Parameter '{}' expects a number", option.name);
   return text;
 }
 
-qapi::BlockdevCreateOptions file_create_options(const CreateValues& values,
-                                                const std::string& filename) {
-  boost::json::object tree;
-  tree["driver"] = "file";
-  tree["filename"] = std::string(options_of_filename(filename).at("filename").get_string());
-  tree["size"] = "0";
-  for (const auto& [name, value] : values) {
-    std::string key = name;
-    std::replace(key.begin(), key.end(), '_', '-');
-    tree[key] = value;
+// Takes an item off the list; a comma in it is doubled.
+std::string next_item(std::string_view& list) {
+  std::string item;
+  size_t at = 0;
+  for (; at < list.size(); ++at) {
+    if (list[at] == ',') {
+      if (at + 1 == list.size() || list[at + 1] != ',') break;
+      ++at;
+    }
+    item += list[at];
   }
-  auto preallocation = values.find("preallocation");
-  if (preallocation != values.end() &&
-      !qapi::from_string<qapi::PreallocMode>(preallocation->second))
-    throw Error("invalid parameter value: {}", preallocation->second);
-  return qapi::from_keyval<qapi::BlockdevCreateOptions>(tree);
+  list.remove_prefix(std::min(at + 1, list.size()));
+  return item;
+}
+
+const CreateOption* find_option(const std::vector<CreateOption>& known,
+                                std::string_view name) noexcept {
+  auto found = std::find_if(known.begin(), known.end(),
+                            [&](const CreateOption& one) { return one.name == name; });
+  return found != known.end() ? &*found : nullptr;
 }
 
 }  // namespace
+
+bool has_option(const std::vector<CreateOption>& options, std::string_view name) noexcept {
+  return find_option(options, name) != nullptr;
+}
 
 std::vector<CreateOption> create_options(const BlockLayer& layer, const std::string& format,
                                          const std::string* filename) {
   const DriverDescriptor* driver = find_driver(layer, format);
   if (driver == nullptr) throw Error("Unknown file format '{}'", format);
-  if (format != "raw" && driver->create_image == nullptr)
+  std::span<const CreateOption> table = create_table(format);
+  if (table.empty() || (format != "raw" && driver->create_image == nullptr))
     throw Error("Format driver '{}' does not support image creation", format);
-  std::vector<CreateOption> options{kSizeOption};
+  std::vector<CreateOption> options(table.begin(), table.end());
   if (filename == nullptr) return options;
-  std::string protocol = protocol_of(*filename);
-  const DriverDescriptor* below = find_driver(layer, protocol);
-  if (below == nullptr || below->create_image == nullptr)
+  std::string protocol(options_of_filename(*filename).at("driver").get_string());
+  std::span<const CreateOption> below = create_table(protocol);
+  if (find_driver(layer, protocol) == nullptr || below.empty())
     throw Error("Protocol driver '{}' does not support image creation", protocol);
-  options.assign(std::begin(kFileOptions), std::end(kFileOptions));
+  for (const CreateOption& option : below)
+    if (!has_option(options, option.name)) options.push_back(option);
   return options;
 }
 
-void print_create_options(const std::vector<CreateOption>& options) {
+void print_create_options(std::vector<CreateOption> options) {
+  std::sort(options.begin(), options.end(), [](const CreateOption& a, const CreateOption& b) {
+    return std::string_view(a.name) < b.name;
+  });
   for (const CreateOption& option : options) {
     const char* type = option.kind == Kind::size     ? "size"
                        : option.kind == Kind::number ? "num"
@@ -96,46 +102,56 @@ void print_create_options(const std::vector<CreateOption>& options) {
   }
 }
 
+void print_create_help(const BlockLayer& layer, const std::string& format,
+                       const std::string* filename) {
+  std::vector<CreateOption> options = create_options(layer, format, filename);
+  fmt::print("Supported {}options:\n", filename == nullptr ? format + " " : "");
+  print_create_options(std::move(options));
+  if (filename == nullptr)
+    fmt::print(
+        "\nThe protocol level may support further options.\n"
+        "Specify the target filename to include those options.\n");
+}
+
+void append_option_list(std::string& all, const std::string& more) {
+  size_t commas = more.size() - std::min(more.size(), more.find_last_not_of(',') + 1);
+  if (more.empty() || more.front() == ',' || commas % 2 != 0)
+    throw Error("Invalid option list: {}", more);
+  if (!all.empty()) all += ',';
+  all += more;
+}
+
 void parse_create_options(const std::vector<CreateOption>& known, const std::string& text,
                           CreateValues& values) {
-  size_t at = 0;
-  while (at < text.size()) {
-    std::string item;
-    for (; at < text.size(); ++at) {
-      if (text[at] == ',') {
-        if (at + 1 == text.size() || text[at + 1] != ',') break;
-        ++at;
-      }
-      item += text[at];
-    }
-    ++at;
+  for (std::string_view rest = text; !rest.empty();) {
+    std::string item = next_item(rest);
     size_t equals = item.find('=');
     std::string name = item.substr(0, equals);
-    auto option = std::find_if(known.begin(), known.end(),
-                               [&](const CreateOption& one) { return one.name == name; });
-    if (option == known.end()) throw Error("Invalid parameter '{}'", name);
-    values[name] = value_text(*option, equals == item.npos ? "on" : item.substr(equals + 1));
+    std::string value = equals == item.npos ? "on" : item.substr(equals + 1);
+    const CreateOption* option = find_option(known, name);
+    if (option == nullptr && equals == item.npos && name.starts_with("no")) {
+      option = find_option(known, name.substr(2));
+      value = "off";
+    }
+    if (option == nullptr) throw Error("Invalid parameter '{}'", name);
+    if (equals == item.npos && option->kind == Kind::text) value = "on";
+    values[option->name] = value_text(*option, value);
   }
 }
 
 std::string describe_create(const std::string& format, const std::vector<CreateOption>& known,
                             const CreateValues& values) {
   std::string text = "fmt=" + format;
-  if (auto size = values.find("size"); size != values.end()) text += " size=" + size->second;
-  // In the order in which the driver lists them, which is not that of the help.
-  static constexpr const char* kOrder[]{"preallocation", "nocow", "extent_size_hint"};
-  for (const char* name : kOrder)
-    if (auto value = values.find(name); value != values.end())
-      text += fmt::format(" {}={}", name, value->second);
+  for (const CreateOption& option : known) {
+    auto value = values.find(option.name);
+    if (value == values.end() && option.default_text == nullptr) continue;
+    text += fmt::format(" {}=", option.name);
+    for (char c : value != values.end() ? value->second : std::string(option.default_text)) {
+      if (c == ',') text += c;
+      text += c;
+    }
+  }
   return text;
-}
-
-Task<void> create_image(Tool& tool, std::string filename, std::string format, CreateValues values) {
-  const DriverDescriptor* below = find_driver(tool.layer(), protocol_of(filename));
-  if (below == nullptr || below->create_image == nullptr)
-    throw Error("Protocol driver '{}' does not support image creation", protocol_of(filename));
-  qapi::BlockdevCreateOptions options = file_create_options(values, filename);
-  co_await below->create_image(tool.loop(), tool.layer(), options);
 }
 
 }  // namespace strata::tools

@@ -158,4 +158,10 @@ void print_help(const BlockLayer& layer) {
       "More information on the QEMU project at <https://qemu.org>.\n");
 }
 
+void print_command_help(std::string_view command) {
+  for (const Subcommand& one : kSubcommands)
+    if (one.name == command)
+      fmt::print("Usage: {} {} {}\n", program_name(), one.name, one.synopsis);
+}
+
 }  // namespace strata::tools
