@@ -17,10 +17,13 @@ from support.daemon import Daemon  # noqa: E402
 from support.program import is_oracle, slow_factor  # noqa: E402
 
 TEST_SECONDS = 60
+FAILED = []  # ids, of this run
 
 
 def pytest_addoption(parser):
     parser.addoption("--shard", metavar="I/N", help="run every N-th test, starting with test I")
+    parser.addoption("--failed-to", metavar="FILE", help="write the ids of failed tests there")
+    parser.addoption("--only-from", metavar="FILE", help="run only the tests whose ids it holds")
 
 
 def pytest_configure(config):
@@ -34,11 +37,26 @@ def pytest_collection_modifyitems(config, items):
         chosen = items[index::count]
         config.hook.pytest_deselected(items=[i for i in items if i not in set(chosen)])
         items[:] = chosen
+    only_from = config.getoption("--only-from")
+    if only_from:
+        wanted = set(Path(only_from).read_text().splitlines())
+        items[:] = [item for item in items if item.nodeid in wanted]
     for item in items:
         mark = item.get_closest_marker("strata_only")
         if mark and is_oracle():
             reason = mark.args[0] if mark.args else "not in QEMU 7.2"
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_logreport(report):
+    if report.failed:
+        FAILED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    path = session.config.getoption("--failed-to")
+    if path:
+        Path(path).write_text("".join(f"{nodeid}\n" for nodeid in dict.fromkeys(FAILED)))
 
 
 class TookTooLong(Exception):
