@@ -40,6 +40,15 @@ Task<void> Driver::truncate(uint64_t, TruncateOptions) {
   co_return;
 }
 
+void Driver::check_new_bitmap(const std::string&, uint64_t) const {
+  throw Error::from_errno(ENOTSUP, "Can't store persistent bitmaps to {}", node().name());
+}
+
+Task<void> Driver::change_bitmaps(std::function<void()> change) {
+  change();
+  co_return;
+}
+
 Permissions Driver::child_permissions(const Edge& child, Permissions of_parents) const {
   return default_child_permissions(child.roles(), of_parents, node().is_writable(),
                                    node().io().inactive);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -178,6 +179,15 @@ class Driver {
     std::string format;
   };
   virtual std::optional<BackingName> backing_name() const { return std::nullopt; }
+  // Of the node's dirty bitmaps an image may keep those that are persistent. Whether it can keep
+  // one more, like this. Throws Error.
+  virtual void check_new_bitmap(const std::string& name, uint64_t granularity) const;
+  // Runs `change`, which changes persistent bitmaps, while no write is under way; afterwards the
+  // image says so, if that cannot wait until it is closed. Throws Error.
+  virtual Task<void> change_bitmaps(std::function<void()> change);
+  // The persistent bitmap of that name, if there is one, has no place in the image any more. Throws
+  // Error.
+  virtual Task<void> forget_bitmap(std::string name) { return Task<void>::ready(); }
   // Another process takes the image over, or has given it back: write out, and trust, no cached
   // state.
   virtual Task<void> inactivate(MainLoop& loop) { return Task<void>::ready(); }

@@ -53,6 +53,12 @@ class BlockLayer {
   // Any thread. In the main loop, the sink is called at once; from elsewhere, on a later turn.
   void emit(std::string_view event, boost::json::object data);
 
+  // Whether persistent bitmaps are kept such that a power cut costs them nothing: on the disk they
+  // are ahead of the writes they record. Else, as in QEMU, an image tells that its bitmaps are not
+  // to be relied on for as long as it is open for writing.
+  bool keeps_bitmaps_ahead() const noexcept { return bitmaps_ahead_; }
+  void keep_bitmaps_ahead() noexcept { bitmaps_ahead_ = true; }
+
   // Flushes and closes `node` and what only it holds, then lets go. Errors of the flush are logged.
   Task<void> release(MainLoop& loop, NodePtr node);
 
@@ -68,6 +74,7 @@ class BlockLayer {
   std::vector<Node*> nodes_;
   std::vector<NodePtr> monitor_nodes_;
   uint64_t next_node_number_ = 0;
+  bool bitmaps_ahead_ = false;
 };
 
 // QEMU's rule for ids: a letter, then letters, digits, '-', '.', '_'.

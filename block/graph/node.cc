@@ -75,6 +75,7 @@ Task<void> Node::refresh_length() {
   if (*length > kMaxLength) throw Error::from_errno(EFBIG, "Could not refresh total sector count");
   uint64_t rounded = align_up(*length, kSectorSize);
   if (io_.length.exchange(rounded, std::memory_order_acq_rel) == rounded) co_return;
+  bitmaps_.resize(rounded);
   for (Edge* parent : parents_) parent->parent().child_resized();
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "block/bitmap/dirty_bitmaps.h"
 #include "block/coro/mutex.h"
 #include "block/coro/range_lock.h"
 #include "block/graph/driver.h"
@@ -62,6 +63,9 @@ class Node final : public EdgeParent, public std::enable_shared_from_this<Node> 
   NodeOptions& mutable_options() noexcept { return options_; }
   NodeIo& io() noexcept { return io_; }
   const NodeIo& io() const noexcept { return io_; }
+  // Requests record in them what they change (block/io).
+  DirtyBitmaps& bitmaps() noexcept { return bitmaps_; }
+  const DirtyBitmaps& bitmaps() const noexcept { return bitmaps_; }
 
   // What the user said, to compare a reopen with. Null for nodes opened by other means.
   const std::shared_ptr<const qapi::BlockdevOptions>& explicit_options() const noexcept {
@@ -114,6 +118,7 @@ class Node final : public EdgeParent, public std::enable_shared_from_this<Node> 
   NodeOptions options_;
   std::shared_ptr<const qapi::BlockdevOptions> explicit_options_;
   NodeIo io_;
+  DirtyBitmaps bitmaps_;
   AioContext* home_context_;
   std::vector<Edge*> parents_;
   // The driver goes before the children it uses.

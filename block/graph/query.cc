@@ -5,6 +5,8 @@
 #include <array>
 #include <unordered_map>
 
+#include "block/graph/bitmaps.h"
+
 namespace strata {
 namespace {
 
@@ -72,6 +74,7 @@ qapi::BlockDeviceInfo describe_device(const Node& node, bool flat) {
   info.cache.no_flush = options.cache_no_flush;
   info.write_threshold = static_cast<int64_t>(node.io().write_threshold.load());
   info.image = describe_image_chain(node, flat);
+  if (!node.bitmaps().empty()) info.dirty_bitmaps = describe_bitmaps(node);
   return info;
 }
 

@@ -71,11 +71,29 @@ Task<Status> read_modify_write(Node& node, uint64_t offset, IoVector from, Write
   if (!padding.ok()) co_return Status::error(ENOMEM);
   RangeLock::Hold hold(node.io().writes, padding.aligned(), RangeLock::Mode::exclusive);
   co_await hold.acquire();
-  Status status = co_await fill_unit(node, padding.aligned().offset, padding.head_unit());
+  ByteRange range{offset, from.size()};
+  Status status;
+  if (needs_cover(node, range)) status = co_await node.bitmaps().cover(range);
+  if (status.ok()) status = co_await fill_unit(node, padding.aligned().offset, padding.head_unit());
   if (!status.ok()) co_return status;
   status = co_await fill_unit(node, padding.aligned().end() - alignment, padding.tail_unit());
   if (!status.ok()) co_return status;
-  co_return co_await write_aligned(node, padding.aligned().offset, padding.memory(), flags);
+  status = co_await write_aligned(node, padding.aligned().offset, padding.memory(), flags);
+  record(node, range, flags);
+  co_return status;
+}
+
+// The same for whole units.
+Task<Status> write_held(Node& node, uint64_t offset, IoVector from, WriteFlags flags) {
+  ByteRange range{offset, from.size()};
+  RangeLock::Hold hold(node.io().writes, range, lock_mode(flags));
+  co_await hold.acquire();
+  Status status;
+  if (needs_cover(node, range)) [[unlikely]]
+    status = co_await node.bitmaps().cover(range);
+  if (status.ok()) status = co_await write_aligned(node, offset, from, flags);
+  record(node, range, flags);
+  co_return status;
 }
 
 Task<Status> write_counted(Node& node, uint64_t offset, IoVector from, WriteFlags flags) {
@@ -86,7 +104,10 @@ Task<Status> write_counted(Node& node, uint64_t offset, IoVector from, WriteFlag
   if (is_aligned(offset | from.size(), node.io().limits.request_alignment)) [[likely]] {
     RangeLock::Hold hold(node.io().writes, range, lock_mode(flags));
     co_await hold.acquire();
-    status = co_await write_aligned(node, offset, from, flags);
+    if (needs_cover(node, range)) [[unlikely]]
+      status = co_await node.bitmaps().cover(range);
+    if (status.ok()) status = co_await write_aligned(node, offset, from, flags);
+    record(node, range, flags);
   } else {
     status = co_await read_modify_write(node, offset, from, flags);
   }
@@ -101,10 +122,8 @@ Task<Status> write_counted(Node& node, uint64_t offset, IoVector from, WriteFlag
 
 Task<Status> write_range(Node& node, uint64_t offset, IoVector from, WriteFlags flags) {
   if (!is_aligned(offset | from.size(), node.io().limits.request_alignment))
-    co_return co_await read_modify_write(node, offset, from, flags);
-  RangeLock::Hold hold(node.io().writes, {offset, from.size()}, lock_mode(flags));
-  co_await hold.acquire();
-  co_return co_await write_aligned(node, offset, from, flags);
+    return read_modify_write(node, offset, from, flags);
+  return write_held(node, offset, from, flags);
 }
 
 Task<Status> pwritev(Edge& child, uint64_t offset, IoVector from, WriteFlags flags) {

@@ -14,6 +14,11 @@ void raise_to(std::atomic<uint64_t>& value, uint64_t at_least) noexcept {
   }
 }
 
+void grow_to(Node& node, uint64_t length) noexcept {
+  raise_to(node.io().length, length);
+  if (node.bitmaps().in_use()) node.bitmaps().resize(node.length());
+}
+
 }  // namespace
 
 void announce_write(Node& node, ByteRange range) {
@@ -32,7 +37,7 @@ void note_written(Node& node, ByteRange range, Status status) {
   if (!status.ok()) return;
   raise_to(io.highest_write, range.end());
   if (range.end() > io.length.load(std::memory_order_relaxed)) [[unlikely]]
-    raise_to(io.length, align_up(range.end(), kSectorSize));
+    grow_to(node, align_up(range.end(), kSectorSize));
 }
 
 Status check_writable(const Edge& child, PermissionSet any_of) noexcept {

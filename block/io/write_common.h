@@ -13,6 +13,14 @@ void announce_write(Node& node, ByteRange range);
 // After a write: the node needs flushing, may have grown, and has been written to that far.
 void note_written(Node& node, ByteRange range, Status status);
 
+// With `range` held for a write: what its bitmaps need before it, and after it.
+inline bool needs_cover(const Node& node, ByteRange range) noexcept {
+  return node.bitmaps().needs_cover(range);
+}
+inline void record(Node& node, ByteRange range, WriteFlags flags = {}) noexcept {
+  if (!flags.has(WriteFlag::unchanged)) node.bitmaps().record(range);
+}
+
 // Whether `flags` asks for fua and the driver leaves that to a flush.
 inline bool must_emulate_fua(const Node& node, WriteFlags flags, WriteFlags native) noexcept {
   return flags.has(WriteFlag::fua) && !native.has(WriteFlag::fua);

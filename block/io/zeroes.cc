@@ -54,6 +54,21 @@ struct Pieces {
   }
 };
 
+Task<Status> zero_recorded(Node& node, ByteRange range, WriteFlags flags) {
+  Status status;
+  if (needs_cover(node, range)) [[unlikely]]
+    status = co_await node.bitmaps().cover(range);
+  if (status.ok()) status = co_await write_zeroes_aligned(node, range.offset, range.bytes, flags);
+  record(node, range, flags);
+  co_return status;
+}
+
+// With whole units held.
+Task<Status> zero_held(Node& node, ByteRange range, WriteFlags flags) {
+  if (node.bitmaps().in_use()) return zero_recorded(node, range, flags);
+  return write_zeroes_aligned(node, range.offset, range.bytes, flags);
+}
+
 // The unaligned ends are written as data, the middle as zeroes.
 Task<Status> write_zeroes_unaligned(Node& node, ByteRange range, WriteFlags flags) {
   uint32_t alignment = node.io().limits.request_alignment;
@@ -75,7 +90,7 @@ Task<Status> write_zeroes_unaligned(Node& node, ByteRange range, WriteFlags flag
     ByteRange middle{range.offset, range.bytes - tail};
     RangeLock::Hold hold(node.io().writes, middle, RangeLock::Mode::shared);
     co_await hold.acquire();
-    Status status = co_await write_zeroes_aligned(node, middle.offset, middle.bytes, flags);
+    Status status = co_await zero_held(node, middle, flags);
     if (!status.ok()) co_return status;
   }
   if (tail != 0) co_return co_await write_end(range.end() - tail, tail);
@@ -90,7 +105,7 @@ Task<Status> zero_counted(Node& node, ByteRange range, WriteFlags flags) {
   if (is_aligned(range.offset | range.bytes, node.io().limits.request_alignment)) {
     RangeLock::Hold hold(node.io().writes, range, RangeLock::Mode::shared);
     co_await hold.acquire();
-    status = co_await write_zeroes_aligned(node, range.offset, range.bytes, flags);
+    status = co_await zero_held(node, range, flags);
   } else {
     status = co_await write_zeroes_unaligned(node, range, flags);
   }
@@ -108,7 +123,9 @@ Task<Status> discard_counted(Node& node, ByteRange range) {
   RangeLock::Hold hold(node.io().writes, range, RangeLock::Mode::shared);
   co_await hold.acquire();
   Status status;
-  for (uint64_t done = 0; done < range.bytes;) {
+  if (needs_cover(node, range)) [[unlikely]]
+    status = co_await node.bitmaps().cover(range);
+  for (uint64_t done = 0; status.ok() && done < range.bytes;) {
     uint64_t offset = range.offset + done;
     uint64_t piece = pieces.next(offset, range.bytes - done);
     // Pieces smaller than the unit go down too: some devices add them up.
@@ -117,6 +134,7 @@ Task<Status> discard_counted(Node& node, ByteRange range) {
     if (!status.ok()) break;
     done += piece;
   }
+  record(node, range);
   note_written(node, {range.offset, 0}, status);
   request.done(status.ok());
   co_return status;

@@ -5,6 +5,7 @@ namespace strata {
 
 CommandTable make_command_table() {
   CommandTable table;
+  serve_bitmap_commands(table);
   serve_block_commands(table);
   serve_block_query_commands(table);
   serve_chardev_commands(table);

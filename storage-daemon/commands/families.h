@@ -8,6 +8,7 @@
 
 namespace strata {
 
+void serve_bitmap_commands(CommandTable& table);
 void serve_block_commands(CommandTable& table);
 void serve_block_query_commands(CommandTable& table);
 void serve_chardev_commands(CommandTable& table);
