@@ -19,6 +19,12 @@ namespace {
 
 namespace cmd = qapi::cmd;
 
+NodePtr find_node(CommandContext& context, const std::string& name) {
+  NodePtr node = context.daemon.layer().find_node(name);
+  if (!node || !node->is_open()) throw Error("Node '{}' not found", name);
+  return node;
+}
+
 Task<void> add(CommandContext& context, qapi::BlockDirtyBitmapAdd arguments) {
   if (arguments.name.empty()) throw Error("Bitmap name cannot be empty");
   NodePtr node = context.daemon.layer().lookup_node(arguments.node);
@@ -31,28 +37,27 @@ Task<void> add(CommandContext& context, qapi::BlockDirtyBitmapAdd arguments) {
 }
 
 Task<void> remove(CommandContext& context, qapi::BlockDirtyBitmap arguments) {
-  NodePtr node = context.daemon.layer().lookup_node(arguments.node);
+  NodePtr node = find_node(context, arguments.node);
   co_await remove_bitmap(context.loop, *node, arguments.name);
 }
 
 Task<void> clear(CommandContext& context, qapi::BlockDirtyBitmap arguments) {
-  NodePtr node = context.daemon.layer().lookup_node(arguments.node);
+  NodePtr node = find_node(context, arguments.node);
   co_await clear_bitmap(context.loop, *node, arguments.name);
 }
 
 Task<void> enable(CommandContext& context, qapi::BlockDirtyBitmap arguments) {
-  NodePtr node = context.daemon.layer().lookup_node(arguments.node);
+  NodePtr node = find_node(context, arguments.node);
   co_await enable_bitmap(context.loop, *node, arguments.name, true);
 }
 
 Task<void> disable(CommandContext& context, qapi::BlockDirtyBitmap arguments) {
-  NodePtr node = context.daemon.layer().lookup_node(arguments.node);
+  NodePtr node = find_node(context, arguments.node);
   co_await enable_bitmap(context.loop, *node, arguments.name, false);
 }
 
 Task<void> merge(CommandContext& context, qapi::BlockDirtyBitmapMerge arguments) {
-  BlockLayer& layer = context.daemon.layer();
-  NodePtr node = layer.lookup_node(arguments.node);
+  NodePtr node = find_node(context, arguments.node);
   lookup_bitmap(*node, arguments.target);
   std::vector<DirtyBitmapPtr> sources;
   for (const qapi::BlockDirtyBitmapOrStr& source : arguments.bitmaps) {
@@ -60,7 +65,7 @@ Task<void> merge(CommandContext& context, qapi::BlockDirtyBitmapMerge arguments)
       sources.push_back(lookup_bitmap(*node, *name));
     } else {
       const auto& external = std::get<qapi::BlockDirtyBitmap>(source);
-      sources.push_back(lookup_bitmap(*layer.lookup_node(external.node), external.name));
+      sources.push_back(lookup_bitmap(*find_node(context, external.node), external.name));
     }
   }
   co_await merge_bitmaps(context.loop, *node, arguments.target, std::move(sources));
@@ -85,7 +90,7 @@ std::string sha256(const DirtyBitmap& bitmap) {
 
 qapi::BlockDirtyBitmapSha256 debug_sha256(CommandContext& context,
                                           qapi::BlockDirtyBitmap arguments) {
-  NodePtr node = context.daemon.layer().lookup_node(arguments.node);
+  NodePtr node = find_node(context, arguments.node);
   DirtyBitmapPtr bitmap = lookup_bitmap(*node, arguments.name);
   qapi::BlockDirtyBitmapSha256 result;
   result.sha256 = sha256(*bitmap);
