@@ -49,6 +49,7 @@ EXTRA = [
     ("block/drivers/builtin.cc", {"block/qcow2", "block/crypto"}),
     ("block/drivers/nbd", {"block/nbd"}),
     ("block/export/nbd", {"block/nbd"}),
+    ("tools/nbd", {"block/nbd"}),
     ("block/export/vhost_user", {"block/virtio"}),
     ("block/export/vduse", {"block/virtio"}),
 ]

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 
+#include "block/aio/tls/credentials.h"
 #include "block/base/error.h"
 #include "block/drivers/builtin.h"
 #include "block/graph/open.h"
 #include "storage-daemon/commands/families.h"
 #include "storage-daemon/metrics/collect.h"
 #include "storage-daemon/monitor/monitor.h"
+#include "storage-daemon/objects/authorization.h"
 #include "storage-daemon/objects/event_loop.h"
 #include "storage-daemon/version.h"
 
@@ -31,7 +33,11 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
                }),
       nbd_(exports_, passed_),
       commands_(make_command_table()),
-      command_trace_(commands_) {}
+      command_trace_(commands_) {
+  layer_.set_surroundings({.passed_fds = &passed_, .find_tls_credentials = [this](const auto& id) {
+                             return objects_.find_tls_credentials(id);
+                           }});
+}
 
 Daemon::~Daemon() = default;
 
@@ -70,16 +76,41 @@ Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) 
   if (thread) export_threads_.insert_or_assign(std::move(id), *thread);
 }
 
+namespace {
+
+std::shared_ptr<const TlsCredentials> find_server_credentials(const ObjectRegistry& objects,
+                                                              const std::string& id) {
+  std::shared_ptr<const TlsCredentials> found = objects.find_tls_credentials(id);
+  if (found->endpoint() != TlsEndpoint::server)
+    throw Error("Expected TLS credentials for a server endpoint");
+  return found;
+}
+
+std::shared_ptr<Authorization> find_authorization(const ObjectRegistry& objects,
+                                                  const std::string& id) {
+  const UserObject* object = objects.find(id);
+  if (object == nullptr) throw Error("Cannot find QAuthZ object ID {}", id);
+  const auto* authorization = dynamic_cast<const AuthorizationObject*>(object);
+  if (authorization == nullptr) throw Error("Object '{}' is not a QAuthZ subclass", id);
+  return authorization->authorization();
+}
+
+}  // namespace
+
 Task<void> Daemon::start_nbd_server(MainLoop& loop, SocketAddress address,
                                     qapi::NbdServerOptionsBase options) {
   if (nbd_.is_running()) throw Error("NBD server already running");
-  if (options.tls_creds) throw Error("No TLS credentials with id '{}'", *options.tls_creds);
-  if (options.tls_authz)
-    throw Error("TLS authorization '{}' needs TLS credentials", *options.tls_authz);
+  nbd_export::TlsPolicy tls;
+  if (options.tls_creds) tls.credentials = find_server_credentials(objects_, *options.tls_creds);
+  if (options.tls_authz) {
+    if (!tls.credentials)
+      throw Error("TLS authorization '{}' needs TLS credentials", *options.tls_authz);
+    tls.authorization = find_authorization(objects_, *options.tls_authz);
+  }
   nbd_export::ServerLimits limits;
   limits.max_connections = options.max_connections.value_or(limits.max_connections);
   limits.handshake_seconds = options.handshake_max_seconds.value_or(limits.handshake_seconds);
-  co_await nbd_.start(loop, std::move(address), limits);
+  co_await nbd_.start(loop, std::move(address), limits, std::move(tls));
 }
 
 std::vector<const AioContext*> Daemon::contexts() const {

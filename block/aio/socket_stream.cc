@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "block/base/error.h"
+
 namespace strata {
 namespace {
 
@@ -164,6 +166,12 @@ Task<Status> SocketStream::wait_and_write(std::span<iovec> parts, std::span<cons
 
 void SocketStream::shutdown() noexcept {
   ::shutdown(fd_.get(), SHUT_RDWR);
+}
+
+std::string Stream::describe_read_failure(int error) const {
+  if (error == ENODATA || error == EPIPE)
+    return "Unexpected end-of-file before all bytes were read";
+  return "Unable to read from socket: " + Error::describe_errno(error);
 }
 
 Task<Status> Stream::read_exactly(IoVector into, CancelToken cancel) {

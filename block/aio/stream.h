@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "block/base/io_vector.h"
@@ -34,6 +35,8 @@ class Stream {
                                       CancelToken cancel = {}) = 0;
   // No more reading or writing, from any thread's next system call on; wakes those who wait.
   virtual void shutdown() noexcept = 0;
+  // Why reading failed, for people, given what read_some() or read_exactly() said.
+  virtual std::string describe_read_failure(int error) const;
 
   // Until `into` is full: 0 or an errno; EPIPE where the stream ends in its midst, ENODATA where it
   // ends before its first byte.

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "block/drivers/file/file.h"
+#include "block/drivers/nbd/nbd.h"
 #include "block/drivers/null/null.h"
 #include "block/drivers/raw/raw.h"
 #include "block/qcow2/qcow2.h"
@@ -11,8 +12,9 @@
 namespace strata {
 
 std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
-  static constexpr std::array<const DriverDescriptor*, 6> kDrivers{
-      &kFileDriver, &kHostDeviceDriver, &kNullAioDriver, &kNullCoDriver, &kQcow2Driver, &kRawDriver,
+  static constexpr std::array<const DriverDescriptor*, 7> kDrivers{
+      &kFileDriver,   &kHostDeviceDriver, &kNbdDriver, &kNullAioDriver,
+      &kNullCoDriver, &kQcow2Driver,      &kRawDriver,
   };
   return kDrivers;
 }

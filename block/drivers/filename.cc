@@ -66,9 +66,11 @@ object inet_server(std::string host, std::string port) {
   return server;
 }
 
-object nbd_options(object server, std::string export_name) {
+object nbd_options(object server, std::string export_name, bool secure = false) {
   object options;
   options["driver"] = "nbd";
+  // Credentials are to be named elsewhere; none are none of this name.
+  if (secure) options["tls-creds"] = "";
   options["server"] = std::move(server);
   if (!export_name.empty()) options["export"] = std::move(export_name);
   return options;
@@ -92,7 +94,8 @@ std::pair<std::string, std::string> split_authority(std::string_view authority) 
   return {host.empty() ? "localhost" : std::move(host), std::move(port)};
 }
 
-// nbd://host[:port]/export, nbd+tcp://, nbd+unix:///export?socket=path
+// nbd://host[:port]/export, nbd+tcp://, nbd+unix:///export?socket=path, and the same over TLS:
+// nbds://, nbds+unix://
 object parse_nbd_uri(std::string_view scheme, std::string_view rest) {
   size_t question = rest.find('?');
   std::string_view query = question == rest.npos ? "" : rest.substr(question + 1);
@@ -102,14 +105,16 @@ object parse_nbd_uri(std::string_view scheme, std::string_view rest) {
   std::string_view path = slash == rest.npos ? "" : rest.substr(slash);
   path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
   std::string export_name = decode_percent(path);
-  if (scheme == "nbd+unix") {
+  bool secure = scheme.starts_with("nbds");
+  if (scheme.ends_with("+unix")) {
     if (!authority.empty() || !query.starts_with("socket=") || query.find('&') != query.npos)
       throw Error("Invalid URI");
-    return nbd_options(unix_server(decode_percent(query.substr(7))), std::move(export_name));
+    return nbd_options(unix_server(decode_percent(query.substr(7))), std::move(export_name),
+                       secure);
   }
   if (!query.empty()) throw Error("Invalid URI");
   auto [host, port] = split_authority(authority);
-  return nbd_options(inet_server(decode_percent(host), port), std::move(export_name));
+  return nbd_options(inet_server(decode_percent(host), port), std::move(export_name), secure);
 }
 
 // nbd:host:port[:exportname=name], nbd:unix:path[:exportname=name]
@@ -157,7 +162,8 @@ object options_of_filename(const std::string& name) {
     return file_options("file", rest);
   }
   if (prefix == "host_device") return file_options("host_device", rest);
-  if (prefix == "nbd" || prefix == "nbd+tcp" || prefix == "nbd+unix") {
+  if (prefix == "nbd" || prefix == "nbd+tcp" || prefix == "nbd+unix" || prefix == "nbds" ||
+      prefix == "nbds+unix") {
     if (rest.starts_with("//")) return parse_nbd_uri(prefix, rest.substr(2));
     if (prefix == "nbd") return parse_nbd_name(rest);
     throw Error("Invalid URI");

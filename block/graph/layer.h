@@ -17,6 +17,17 @@
 
 namespace strata {
 
+class PassedFds;
+class TlsCredentials;
+
+// What nodes need of the program around them.
+struct Surroundings {
+  // Descriptors by number or name; null: there are none.
+  PassedFds* passed_fds = nullptr;
+  // The user's object of that id; throws Error where there is none.
+  std::function<std::shared_ptr<TlsCredentials>(const std::string& id)> find_tls_credentials;
+};
+
 // News for the monitors: the event's name and its data. Called in the main loop.
 using EventSink = std::function<void(std::string_view name, boost::json::object data)>;
 
@@ -27,6 +38,9 @@ class BlockLayer {
   ~BlockLayer();
 
   MainLoop& main_loop() const noexcept { return loop_; }
+  // Set before there are nodes.
+  void set_surroundings(Surroundings surroundings) { surroundings_ = std::move(surroundings); }
+  const Surroundings& surroundings() const noexcept { return surroundings_; }
   std::span<const DriverDescriptor* const> drivers() const noexcept { return drivers_; }
   // Null if it is not built.
   const DriverDescriptor* find_driver(qapi::BlockdevDriver name) const noexcept;
@@ -71,6 +85,7 @@ class BlockLayer {
   MainLoop& loop_;
   std::span<const DriverDescriptor* const> drivers_;
   EventSink events_;
+  Surroundings surroundings_;
   std::vector<Node*> nodes_;
   std::vector<NodePtr> monitor_nodes_;
   uint64_t next_node_number_ = 0;

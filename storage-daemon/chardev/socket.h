@@ -49,8 +49,4 @@ class SocketChardev final : public Chardev {
   TaskScope scope_;
 };
 
-// The schema's form to that of block/aio.
-SocketAddress to_socket_address(const qapi::SocketAddressLegacy& address);
-SocketAddress to_socket_address(const qapi::SocketAddress& address);
-
 }  // namespace strata

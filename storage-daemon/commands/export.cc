@@ -2,8 +2,8 @@
 //
 // Exports and the NBD server.
 #include "block/base/error.h"
+#include "block/graph/socket_options.h"
 #include "qapi/commands_block_export.h"
-#include "storage-daemon/chardev/socket.h"
 #include "storage-daemon/commands/families.h"
 #include "storage-daemon/daemon.h"
 

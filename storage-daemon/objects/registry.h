@@ -14,6 +14,8 @@
 
 namespace strata {
 
+class TlsCredentials;
+
 // The objects that users made, by id.
 class ObjectRegistry {
  public:
@@ -34,10 +36,14 @@ class ObjectRegistry {
   Object* find_as(std::string_view id) const noexcept {
     return dynamic_cast<Object*>(find(id));
   }
+  // Throws Error where there are none of that id.
+  std::shared_ptr<TlsCredentials> find_tls_credentials(std::string_view id) const;
   const std::vector<std::unique_ptr<UserObject>>& all() const noexcept { return objects_; }
 
  private:
   std::unique_ptr<UserObject> make(MainLoop& loop, const qapi::ObjectOptions& options) const;
+  std::unique_ptr<UserObject> make_tls_object(const qapi::ObjectOptions& options) const;
+  std::unique_ptr<UserObject> make_authz_object(const qapi::ObjectOptions& options) const;
 
   InUse in_use_;
   std::vector<std::unique_ptr<UserObject>> objects_;

@@ -6,6 +6,7 @@
 #include "block/base/error.h"
 #include "block/base/log.h"
 #include "block/base/trace.h"
+#include "block/graph/socket_options.h"
 #include "qapi/runtime/keyval.h"
 #include "qapi/visit_block_core.h"
 #include "qapi/visit_block_export.h"
@@ -13,7 +14,6 @@
 #include "qapi/visit_qom.h"
 #include "storage-daemon/chardev/options.h"
 #include "storage-daemon/chardev/pty.h"
-#include "storage-daemon/chardev/socket.h"
 #include "storage-daemon/daemon.h"
 #include "storage-daemon/program/trace_option.h"
 

@@ -11,6 +11,7 @@
 #include "block/graph/open.h"
 #include "qapi/runtime/json_parser.h"
 #include "qapi/visit_blockdev.h"
+#include "tools/common/legacy_options.h"
 #include "tools/common/option_tree.h"
 
 namespace strata::tools {
@@ -70,6 +71,7 @@ class Opener {
     check_driver();
     resolve_filename();
     name_drivers_of_children(options_);
+    modernise_options(options_);
     if (!options_.contains("driver")) {
       if (!options_.contains("file")) throw Error("Must specify either driver or file");
       co_await guess_format();
@@ -77,8 +79,7 @@ class Opener {
     apply_flags(options_, true);
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
     if (flags_.no_backing) leave_out_backing(typed);
-    NodePtr node =
-        co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), flags_.to_check);
+    NodePtr node = co_await open_node(tool_.loop(), tool_.layer(), std::move(typed));
     if (guessed_ && node->format_name() == "raw") guard_guessed_format(*node);
     co_return node;
   }

@@ -4,13 +4,31 @@
 #include <cstdio>
 
 #include "block/drivers/builtin.h"
+#include "tools/common/access_objects.h"
 #include "tools/common/version.h"
 
 namespace strata::tools {
+namespace {
+
+// Without /proc there are none.
+PassedFds inherited_fds() {
+  try {
+    return PassedFds::inherited();
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+}  // namespace
 
 Tool::Tool(std::string_view argv0)
-    : context_("main-loop"), loop_(context_), layer_(loop_, builtin_drivers(), nullptr) {
+    : passed_fds_(inherited_fds()),
+      context_("main-loop"),
+      loop_(context_),
+      layer_(loop_, builtin_drivers(), nullptr) {
   set_program_name(argv0);
+  layer_.set_surroundings(
+      {.passed_fds = &passed_fds_, .find_tls_credentials = find_defined_credentials});
 }
 
 void report(const Error& error) {

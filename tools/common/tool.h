@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "block/aio/main_loop.h"
+#include "block/aio/passed_fds.h"
 #include "block/base/error.h"
 #include "block/base/log.h"
 #include "block/graph/layer.h"
@@ -23,6 +24,7 @@ class Tool {
   AioContext& context() noexcept { return context_; }
   MainLoop& loop() noexcept { return loop_; }
   BlockLayer& layer() noexcept { return layer_; }
+  PassedFds& passed_fds() noexcept { return passed_fds_; }
 
   template <class T>
   T run(Task<T> task) {
@@ -30,6 +32,7 @@ class Tool {
   }
 
  private:
+  PassedFds passed_fds_;  // before anything else is opened
   AioContext context_;
   MainLoop loop_;
   BlockLayer layer_;

@@ -43,7 +43,8 @@ Connection::Connection(AioContext& context, Stream& stream, const Agreement& agr
              .read_only = export_.read_only(),
              .has_contexts = agreement.contexts.count() != 0},
       pool_(context.service<BufferPool>()),
-      received_(pool_.get(ReceiveBuffer::kSize)) {}
+      receive_memory_(pool_.get(kReceiveBytes)),
+      received_({receive_memory_.data(), receive_memory_.size()}) {}
 
 Connection::~Connection() = default;
 

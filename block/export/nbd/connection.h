@@ -12,15 +12,15 @@
 #include <memory>
 #include <vector>
 
+#include "block/aio/receive_buffer.h"
 #include "block/base/result.h"
 #include "block/coro/scope.h"
+#include "block/coro/signal.h"
 #include "block/coro/task.h"
 #include "block/export/nbd/buffer_pool.h"
 #include "block/export/nbd/export.h"
-#include "block/export/nbd/receive_buffer.h"
 #include "block/export/nbd/reply.h"
 #include "block/export/nbd/request_check.h"
-#include "block/export/nbd/signal.h"
 #include "block/nbd/extents.h"
 #include "block/nbd/meta_context.h"
 #include "block/nbd/request.h"
@@ -45,6 +45,7 @@ class Connection {
   // Requests in flight or waiting to be sent, and the memory for their data.
   static constexpr size_t kMostSlots = 256;
   static constexpr size_t kMostBytes = nbd::kMaxPayload;
+  static constexpr size_t kReceiveBytes = 128 * 1024;
 
   // `stream` and `agreement` outlive the connection.
   Connection(AioContext& context, Stream& stream, const Agreement& agreement);
@@ -109,6 +110,7 @@ class Connection {
   NbdExport& export_;
   Terms terms_;
   BufferPool& pool_;
+  BufferPool::Buffer receive_memory_;
   ReceiveBuffer received_;
   TaskScope scope_;
 

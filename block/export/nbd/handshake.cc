@@ -6,6 +6,7 @@
 #include <array>
 
 #include "block/aio/stream.h"
+#include "block/aio/tls/tls_stream.h"
 #include "block/nbd/names.h"
 
 namespace strata::nbd_export {
@@ -62,11 +63,10 @@ Task<std::optional<Agreement>> Handshake::run() {
 
 Task<Handshake::Next> Handshake::greet() {
   auto greeting = nbd::encode_greeting(nbd::kFlagFixedNewstyle | nbd::kFlagNoZeroes);
-  if (!(co_await stream_.write_all(greeting)).ok()) co_return Next::disconnect;
+  if (!(co_await stream_->write_all(greeting)).ok()) co_return Next::disconnect;
   std::array<std::byte, nbd::kClientFlagsSize> bytes;
-  if (!(co_await stream_.read_exactly(IoVector::buffer(bytes.data(), bytes.size()))).ok()) {
-    co_return Next::disconnect;
-  }
+  Status read = co_await stream_->read_exactly(IoVector::buffer(bytes.data(), bytes.size()));
+  if (!read) co_return give_up_reading("flags", read.error_number());
   auto flags = nbd::load<uint32_t>(bytes.data());
   if (!nbd::client_flags_known(flags)) {
     co_return give_up(fmt::format("Unknown client flags 0x{:x} received",
@@ -79,8 +79,8 @@ Task<Handshake::Next> Handshake::greet() {
 
 Task<Handshake::Next> Handshake::take_option() {
   std::array<std::byte, nbd::kOptionHeaderSize> bytes;
-  Status read = co_await stream_.read_exactly(IoVector::buffer(bytes.data(), bytes.size()));
-  if (!read) co_return Next::disconnect;
+  Status read = co_await stream_->read_exactly(IoVector::buffer(bytes.data(), bytes.size()));
+  if (!read) co_return give_up_reading("opts magic", read.error_number());
   auto header = nbd::decode_option_header(bytes);
   if (!header) co_return give_up("Bad magic received");
   auto [option, length] = *header;
@@ -91,6 +91,10 @@ Task<Handshake::Next> Handshake::take_option() {
   if (!fixed_ && option != Option::export_name) {
     co_return give_up(fmt::format("Unsupported option {} ({})", static_cast<uint32_t>(option),
                                   to_string(option)));
+  }
+  if (needs_tls(option)) {
+    if (!co_await discard(length)) co_return Next::disconnect;
+    co_return co_await refuse_before_tls(option);
   }
   if (length > payload_limit(option)) {
     if (option == Option::export_name) co_return give_up("Bad length received");
@@ -103,7 +107,7 @@ Task<Handshake::Next> Handshake::take_option() {
     payload_.clear();
   } else {
     payload_.resize(length);
-    read = co_await stream_.read_exactly(IoVector::buffer(payload_.data(), length));
+    read = co_await stream_->read_exactly(IoVector::buffer(payload_.data(), length));
     if (!read) co_return Next::disconnect;
   }
   co_return co_await dispatch(*header, payload_);
@@ -141,11 +145,28 @@ Task<Handshake::Next> Handshake::dispatch(OptionHeader header, Payload payload) 
       fmt::format("Unsupported option {} ({})", static_cast<uint32_t>(option), to_string(option)));
 }
 
+bool Handshake::needs_tls(Option option) const noexcept {
+  return tls_.credentials && tls_.required && !secured_ && option != Option::starttls;
+}
+
+Task<Handshake::Next> Handshake::refuse_before_tls(Option option) {
+  std::string text =
+      fmt::format("Option 0x{:x} not permitted before TLS", static_cast<uint32_t>(option));
+  if (option == Option::export_name) co_return give_up(std::move(text));
+  Next next = co_await refuse(option, OptionReply::err_tls_reqd, std::move(text));
+  co_return option == Option::abort ? Next::disconnect : next;
+}
+
+// The client is gone, or has never been one.
+Handshake::Next Handshake::give_up_reading(std::string_view what, int error) {
+  return give_up(fmt::format("Failed to read {}: {}", what, stream_->describe_read_failure(error)));
+}
+
 Task<bool> Handshake::discard(uint64_t length) {
   std::array<std::byte, 4096> scratch;
   while (length != 0) {
     auto room = IoVector::buffer(scratch.data(), std::min<uint64_t>(length, scratch.size()));
-    Result<size_t> got = co_await stream_.read_some(room);
+    Result<size_t> got = co_await stream_->read_some(room);
     if (!got || *got == 0) co_return false;
     length -= *got;
   }
@@ -158,7 +179,7 @@ Handshake::Next Handshake::give_up(std::string problem) {
 }
 
 Task<Handshake::Next> Handshake::answer(nbd::Message message) {
-  bool sent = (co_await stream_.write_all(message.bytes())).ok();
+  bool sent = (co_await stream_->write_all(message.bytes())).ok();
   co_return sent ? Next::option : Next::disconnect;
 }
 

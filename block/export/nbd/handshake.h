@@ -18,18 +18,30 @@
 #include "block/nbd/options.h"
 
 namespace strata {
+class Authorization;
 class Stream;
-}
+class TlsCredentials;
+class TlsStream;
+}  // namespace strata
 
 namespace strata::nbd_export {
 
 class ExportTable;
 
+// How clients prove who they are.
+struct TlsPolicy {
+  std::shared_ptr<const TlsCredentials> credentials;  // null: no TLS
+  std::shared_ptr<Authorization> authorization;       // null: whoever passes is welcome
+  bool required = true;                               // nothing is said before STARTTLS
+};
+
 class Handshake {
  public:
-  // Both outlive the handshake. Whoever limits its time shuts the stream down.
-  Handshake(Stream& stream, const ExportTable& exports) noexcept
-      : stream_(stream), exports_(exports) {}
+  // All outlive the handshake; `secured` is where the stream over `stream` is made, and it outlives
+  // the connection. Whoever limits the handshake's time shuts the stream down.
+  Handshake(Stream& stream, const ExportTable& exports, const TlsPolicy& tls,
+            std::optional<TlsStream>& secured) noexcept
+      : stream_(&stream), exports_(exports), tls_(tls), secured_(secured) {}
 
   // What was agreed on. Nothing where the client left or must be disconnected; problem() then says
   // why, or is empty where nothing was wrong.
@@ -47,6 +59,9 @@ class Handshake {
   Task<Next> take_option();
   Task<Next> dispatch(nbd::OptionHeader header, Payload payload);
   Task<bool> discard(uint64_t length);
+  // Whether the option has to wait for STARTTLS.
+  bool needs_tls(nbd::Option option) const noexcept;
+  Task<Next> refuse_before_tls(nbd::Option option);
   Next give_up(std::string problem);
   Task<Next> answer(nbd::Message message);
   Task<Next> acknowledge(nbd::Option option) { return answer(nbd::build_ack(option)); }
@@ -70,10 +85,14 @@ class Handshake {
   Task<Next> structured_reply();
   Task<Next> extended_headers();
   Task<Next> starttls();
+  Task<void> secure();
   Task<Next> abort();
+  Next give_up_reading(std::string_view what, int error);
 
-  Stream& stream_;
+  Stream* stream_;
   const ExportTable& exports_;
+  const TlsPolicy& tls_;
+  std::optional<TlsStream>& secured_;
   std::string problem_;
   bool fixed_ = false;
   bool no_zeroes_ = false;

@@ -35,13 +35,40 @@ void tune(int fd) noexcept {
   }
 }
 
-Task<void> transmit(AioContext& context, SocketStream& stream, const Agreement& agreement) {
-  stream.bind(context);
+// How long a client may take to hear our goodbye.
+constexpr auto kFarewell = std::chrono::seconds(2);
+
+Task<void> limit_farewell(AioContext& context, SocketStream& socket, CancelToken done) {
+  if (co_await context.sleep_for(kFarewell, done)) socket.shutdown();
+}
+
+Task<void> say_goodbye(AioContext& context, SocketStream& socket, TlsStream& secured) {
+  TaskScope timer;
+  CancelSource done;
+  timer.spawn(limit_farewell(context, socket, done.token()));
+  std::ignore = co_await secured.bye();
+  done.cancel();
+  co_await timer.join();
+}
+
+Task<void> transmit(AioContext& context, SocketStream& socket, TlsStream* secured,
+                    const Agreement& agreement) {
+  socket.bind(context);
   {
+    Stream& stream = secured != nullptr ? static_cast<Stream&>(*secured) : socket;
     Connection connection(context, stream, agreement);
     co_await connection.run();
   }
-  stream.unbind();
+  if (secured != nullptr) co_await say_goodbye(context, socket, *secured);
+  socket.unbind();
+}
+
+// Authorization goes by the name in a certificate: who shows none could not be judged.
+void check_identifies_peer(const TlsPolicy& tls) {
+  if (!tls.authorization) return;
+  if (!tls.credentials) throw Error("--tls-authz is not permitted without --tls-creds");
+  if (tls.credentials->kind() != TlsCredentials::Kind::x509 || !tls.credentials->verifies_peer())
+    throw Error("TLS authorization needs x509 credentials that verify the peer");
 }
 
 }  // namespace
@@ -54,16 +81,19 @@ struct NbdServer::Client {
   }
 
   SocketStream stream;
+  std::optional<TlsStream> secured;
   const Handshake* handshake = nullptr;
   const NbdExport* in_use = nullptr;
 };
 
-NbdServer::NbdServer(MainLoop& loop, ServerLimits limits, std::vector<ListeningSocket> sockets,
-                     Report report)
+NbdServer::NbdServer(MainLoop& loop, ServerLimits limits, TlsPolicy tls,
+                     std::vector<ListeningSocket> sockets, Report report)
     : loop_(loop),
       limits_(limits),
+      tls_(std::move(tls)),
       report_(std::move(report)),
       connections_(limits.max_connections != 0 ? limits.max_connections : kUnlimited) {
+  check_identifies_peer(tls_);
   for (ListeningSocket& socket : sockets) {
     files_.push_back(std::move(socket.file));
     listeners_.push_back(std::make_unique<Listener>(loop.context(), std::move(socket.fd)));
@@ -112,20 +142,24 @@ Task<void> NbdServer::serve(UniqueFd fd, Semaphore::Units units) {
   tune(fd.get());
   Client client(loop_.context(), std::move(fd));
   auto entry = clients_.insert(clients_.end(), &client);
+  bool served = false;
   if (auto agreement = co_await shake_hands(client)) {
     client.stream.unbind();
     AioContext& context = agreement->target->next_context();
-    co_await run_in(context, transmit(context, client.stream, *agreement));
+    TlsStream* secured = client.secured ? &*client.secured : nullptr;
+    co_await run_in(context, transmit(context, client.stream, secured, *agreement));
     client.in_use = nullptr;
+    served = true;
   }
   clients_.erase(entry);
+  if (client_gone_) client_gone_(served);
 }
 
 Task<std::optional<Agreement>> NbdServer::shake_hands(Client& client) {
   TaskScope timer;
   CancelSource done;
   if (limits_.handshake_seconds != 0) timer.spawn(limit_handshake(client, done.token()));
-  Handshake handshake(client.stream, exports_);
+  Handshake handshake(client.stream, exports_, tls_, client.secured);
   client.handshake = &handshake;
   std::optional<Agreement> agreement = co_await handshake.run();
   if (agreement) client.in_use = agreement->target.get();

@@ -13,11 +13,13 @@
 #include "block/aio/listener.h"
 #include "block/aio/socket_connect.h"
 #include "block/aio/socket_stream.h"
+#include "block/aio/tls/tls_stream.h"
 #include "block/coro/cancel.h"
 #include "block/coro/scope.h"
 #include "block/coro/semaphore.h"
 #include "block/export/nbd/connection.h"
 #include "block/export/nbd/export_table.h"
+#include "block/export/nbd/handshake.h"
 
 namespace strata {
 class MainLoop;
@@ -36,15 +38,18 @@ class NbdServer {
  public:
   // Told why a handshake failed, in one line.
   using Report = std::function<void(std::string_view)>;
+  // Told that a client has gone; `served` if it had got past the handshake.
+  using ClientGone = std::function<void(bool served)>;
 
   // `sockets` listen already.
-  NbdServer(MainLoop& loop, ServerLimits limits, std::vector<ListeningSocket> sockets,
-            Report report);
+  NbdServer(MainLoop& loop, ServerLimits limits, TlsPolicy tls,
+            std::vector<ListeningSocket> sockets, Report report);
   // Stopped before.
   ~NbdServer();
   NbdServer(const NbdServer&) = delete;
   NbdServer& operator=(const NbdServer&) = delete;
 
+  void on_client_gone(ClientGone callback) { client_gone_ = std::move(callback); }
   const ServerLimits& limits() const noexcept { return limits_; }
   const ExportTable& exports() const noexcept { return exports_; }
   // How many clients there are, those in the handshake included.
@@ -69,7 +74,9 @@ class NbdServer {
 
   MainLoop& loop_;
   ServerLimits limits_;
+  TlsPolicy tls_;
   Report report_;
+  ClientGone client_gone_;
   ExportTable exports_;
   Semaphore connections_;
   std::vector<SocketFile> files_;

@@ -78,8 +78,8 @@ NbdService::~NbdService() {
   assert(!server_ && "the NBD server is stopped before it ends");
 }
 
-Task<void> NbdService::start(MainLoop& loop, SocketAddress address,
-                             nbd_export::ServerLimits limits) {
+Task<void> NbdService::start(MainLoop& loop, SocketAddress address, nbd_export::ServerLimits limits,
+                             nbd_export::TlsPolicy tls) {
   if (server_ || starting_) throw Error("NBD server already running");
   struct Starting {
     bool& flag;
@@ -88,7 +88,7 @@ Task<void> NbdService::start(MainLoop& loop, SocketAddress address,
   } starting(starting_);
   std::vector<ListeningSocket> sockets =
       co_await listen_on(loop.context(), std::move(address), SOMAXCONN, passed_);
-  server_ = std::make_unique<NbdServer>(loop, limits, std::move(sockets),
+  server_ = std::make_unique<NbdServer>(loop, limits, std::move(tls), std::move(sockets),
                                         [](std::string_view text) { log_error("{}", text); });
 }
 

@@ -21,7 +21,8 @@ class NbdService {
   ~NbdService();
 
   // Throws Error: it runs already, or the address cannot be listened to.
-  Task<void> start(MainLoop& loop, SocketAddress address, nbd_export::ServerLimits limits);
+  Task<void> start(MainLoop& loop, SocketAddress address, nbd_export::ServerLimits limits,
+                   nbd_export::TlsPolicy tls = {});
   // Closes the exports, then the server. Throws Error if none runs.
   Task<void> stop(MainLoop& loop);
   bool is_running() const noexcept { return server_ != nullptr; }

@@ -6,7 +6,7 @@
 
 #include "block/coro/executor.h"
 
-namespace strata::nbd_export {
+namespace strata {
 
 // Lets one coroutine tell another of the same context that there is something to do. What is raised
 // while nobody waits is remembered once.
@@ -54,4 +54,4 @@ class Signal {
   bool raised_ = false;
 };
 
-}  // namespace strata::nbd_export
+}  // namespace strata

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <algorithm>
 #include <cassert>
 #include <cstddef>
 #include <cstring>
 #include <span>
 
 #include "block/base/io_vector.h"
-#include "block/export/nbd/buffer_pool.h"
 
-namespace strata::nbd_export {
+namespace strata {
 
-// What has been received and not yet used. Requests are decoded where they lie; one receive may
+// What has been received and not yet used. Messages are decoded where they lie; one receive may
 // bring many.
 class ReceiveBuffer {
  public:
-  static constexpr size_t kSize = 128 * 1024;
-
-  explicit ReceiveBuffer(BufferPool::Buffer memory) noexcept : memory_(std::move(memory)) {}
+  // `memory` is the caller's and lives as long as the buffer.
+  explicit ReceiveBuffer(std::span<std::byte> memory) noexcept : memory_(memory) {}
 
   std::span<const std::byte> unread() const noexcept {
     return {memory_.data() + begin_, end_ - begin_};
@@ -48,9 +47,9 @@ class ReceiveBuffer {
   void received(size_t bytes) noexcept { end_ += bytes; }
 
  private:
-  BufferPool::Buffer memory_;
+  std::span<std::byte> memory_;
   size_t begin_ = 0;
   size_t end_ = 0;
 };
 
-}  // namespace strata::nbd_export
+}  // namespace strata

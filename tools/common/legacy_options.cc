@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tools/common/legacy_options.h"
+
+#include <string>
+
+#include "block/base/error.h"
+
+namespace strata::tools {
+namespace {
+
+using boost::json::object;
+
+constexpr const char* kDefaultNbdPort = "10809";
+
+void give_server(object& nbd) {
+  bool has_path = nbd.contains("path");
+  bool has_host = nbd.contains("host");
+  bool has_port = nbd.contains("port");
+  if (nbd.contains("server")) {
+    if (has_path || has_host || has_port)
+      throw Error("Cannot use 'server' and path/host/port at the same time");
+    return;
+  }
+  if (has_path && has_host) throw Error("path and host may not be used at the same time");
+  if (!has_path && !has_host) {
+    if (has_port) throw Error("port may not be used without host");
+    throw Error("NBD server address missing");
+  }
+  if (has_path && has_port) throw Error("port may not be used without host");
+  object server;
+  server["type"] = has_path ? "unix" : "inet";
+  if (has_path) {
+    server["path"] = nbd["path"];
+  } else {
+    server["host"] = nbd["host"];
+    server["port"] = has_port ? nbd["port"] : boost::json::value(kDefaultNbdPort);
+  }
+  nbd.erase("path");
+  nbd.erase("host");
+  nbd.erase("port");
+  nbd["server"] = std::move(server);
+}
+
+}  // namespace
+
+void modernise_options(object& options) {
+  for (auto& [key, value] : options)
+    if (object* child = value.if_object()) modernise_options(*child);
+  const boost::json::value* driver = options.if_contains("driver");
+  if (driver != nullptr && driver->is_string() && driver->get_string() == "nbd")
+    give_server(options);
+}
+
+}  // namespace strata::tools

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <boost/json/object.hpp>
+
+namespace strata::tools {
+
+// Options as older command lines spell them, at any level: "host", "port" and "path" of an nbd node
+// become its "server". Throws Error where both are there, or neither.
+void modernise_options(boost::json::object& options);
+
+}  // namespace strata::tools
