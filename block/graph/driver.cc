@@ -61,6 +61,10 @@ std::unique_ptr<qapi::BlockStatsSpecific> Driver::specific_stats() const {
   return nullptr;
 }
 
+std::vector<qapi::SnapshotInfo> Driver::snapshots() const {
+  return {};
+}
+
 std::optional<ImageFacts> Driver::image_facts() const {
   Edge* primary = node().child_in_role(ChildRole::primary);
   if (primary == nullptr || primary->has_role(ChildRole::metadata)) return std::nullopt;

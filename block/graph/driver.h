@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "block/base/enum_set.h"
 #include "block/base/io_vector.h"
@@ -22,6 +23,7 @@
 namespace strata::qapi {
 struct BlockdevCreateOptions;
 struct ImageInfoSpecific;
+struct SnapshotInfo;
 struct BlockStatsSpecific;
 }  // namespace strata::qapi
 
@@ -171,6 +173,8 @@ class Driver {
   virtual bool is_encrypted() const noexcept { return false; }
   // Default: what the file says of whose data this driver only shows another view; else nothing.
   virtual std::optional<ImageFacts> image_facts() const;
+  // Of the image itself, in the order of its table.
+  virtual std::vector<qapi::SnapshotInfo> snapshots() const;
   // Bytes on the host. Default: those of the children that hold this node's own data and metadata.
   virtual std::optional<uint64_t> allocated_size() const;
   // The backing file as the image names it, with its format (empty: not recorded).

@@ -38,7 +38,7 @@ class NodeOpener {
  public:
   NodeOpener(MainLoop& loop, BlockLayer& layer) noexcept : loop_(loop), layer_(layer) {}
 
-  Task<NodePtr> open(qapi::BlockdevOptions options, NodeOptions in_force) {
+  Task<NodePtr> open(qapi::BlockdevOptions options, NodeOptions in_force, bool to_check) {
     const DriverDescriptor* descriptor = layer_.find_driver(options.driver);
     if (descriptor == nullptr) throw Error("Unknown driver '{}'", qapi::to_string(options.driver));
     std::string name;
@@ -56,7 +56,7 @@ class NodeOpener {
     node->explicit_options_ = explicit_options;
     if (explicit_options->active == false) node->io().inactive = true;
     node->adopt_driver(descriptor->create(*descriptor));
-    OpenContext context{loop_, layer_, *node, *explicit_options};
+    OpenContext context{loop_, layer_, *node, *explicit_options, to_check};
     co_await node->driver().open(context);
     node->refresh_limits();
     co_await node->refresh_length();
@@ -91,11 +91,12 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
   return apply(options, inherited);
 }
 
-Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options) {
+Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
+                        bool to_check) {
   NodeOptions in_force = effective_options(options);
   trace_bdrv_open_common("node {} driver {}", options.node_name.value_or(""),
                          to_string(options.driver));
-  co_return co_await NodeOpener(loop, layer).open(std::move(options), in_force);
+  co_return co_await NodeOpener(loop, layer).open(std::move(options), in_force, to_check);
 }
 
 Task<Edge*> OpenContext::open_child(const qapi::BlockdevRef& reference, std::string name,
@@ -107,7 +108,7 @@ Task<Edge*> OpenContext::open_child(const qapi::BlockdevRef& reference, std::str
     const qapi::BlockdevOptions& inline_options =
         *std::get<qapi::Box<qapi::BlockdevOptions>>(reference);
     NodeOptions in_force = effective_child_options(inline_options, node.options(), roles);
-    child = co_await NodeOpener(loop, layer).open(inline_options, in_force);
+    child = co_await NodeOpener(loop, layer).open(inline_options, in_force, false);
   }
   GraphPlan plan(loop);
   Edge& edge = plan.add_child(node, std::move(name), roles, std::move(child));

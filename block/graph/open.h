@@ -15,6 +15,9 @@ struct OpenContext {
   BlockLayer& layer;
   Node& node;
   const qapi::BlockdevOptions& options;
+  // The image is about to be checked, perhaps mended: what that finds does not keep it from being
+  // opened, and nothing is mended on the way.
+  bool to_check = false;
 
   // The branch of `options` that belongs to the driver.
   template <class Branch>
@@ -28,8 +31,9 @@ struct OpenContext {
 };
 
 // Opens a node and all that its options define inline. The result is held by the caller alone.
-// Throws Error, with nothing left behind.
-Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options);
+// Throws Error, with nothing left behind. `to_check`: see OpenContext.
+Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
+                        bool to_check = false);
 
 // What the options say about a node, over what a child inherits from its parent.
 NodeOptions effective_options(const qapi::BlockdevOptions& options);

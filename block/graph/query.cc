@@ -46,6 +46,8 @@ qapi::BlockNodeInfo describe_image(const Node& node) {
     if (facts->cluster_size) info.cluster_size = static_cast<int64_t>(*facts->cluster_size);
   }
   if (auto specific = node.driver().specific_info()) info.format_specific = std::move(*specific);
+  if (auto snapshots = node.driver().snapshots(); !snapshots.empty())
+    info.snapshots = std::move(snapshots);
   if (auto name = node.driver().backing_name()) {
     info.backing_filename = name->name;
     if (!name->format.empty()) info.backing_filename_format = name->format;

@@ -9,6 +9,10 @@
 
 #include "block/qcow2/image.h"
 
+namespace strata {
+class MainLoop;
+}
+
 namespace strata::qcow2 {
 
 struct CheckResult {
@@ -29,12 +33,20 @@ struct CheckFix {
   bool errors = false;
 };
 
-// Lines as QEMU words them.
-using CheckReport = std::function<void(const std::string&)>;
+// A finding is a line as QEMU words it; a failure is why something could not be done, for a program
+// to put its name before.
+enum class CheckSays : uint8_t { finding, failure };
+using CheckReport = std::function<void(CheckSays, const std::string&)>;
 
-// The image is settled, and nobody changes it meanwhile. Memory: two bytes for each cluster of the
-// file, however the image tells it. EIO: the file could not be read.
+// The image is settled, and nobody changes it meanwhile. Memory: some two bytes for each cluster of
+// the file that is in use, and as much as the snapshot table takes, whatever the image claims to
+// be. EIO and the like: there is no result.
 Task<Result<CheckResult>> check_image(Image& image, CheckFix fix, CheckReport report);
+
+// The same for an image in use, of which only leaks can be mended. Requests are held up for a
+// moment at the beginning; from then on they go on, but a flush waits for the end. Throws Error.
+Task<CheckResult> check_live_image(MainLoop& loop, Image& image, bool fix_leaks,
+                                   CheckReport report);
 
 // For an image that is opened for writing and was not closed cleanly. Throws Error.
 Task<void> repair_dirty_image(Image& image);

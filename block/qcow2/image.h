@@ -62,6 +62,14 @@ struct Settings {
   uint64_t refcount_cache_bytes = 0;
 };
 
+// What was read of a snapshot table, and what of it could not be kept.
+struct SnapshotTable {
+  std::vector<Snapshot> snapshots;
+  uint64_t bytes = 0;               // of the table, as far as it was read
+  uint64_t corruptions = 0;         // what was left out
+  std::vector<std::string> mended;  // and in words
+};
+
 class Allocation;
 
 class Image {
@@ -80,7 +88,7 @@ class Image {
   // After load(), before requests: where guest data is, and how much memory may be used.
   void use_data_file(Edge& data) noexcept;
   void configure_caches(const Settings& settings);
-  Task<void> load_snapshots(bool repairing);
+  Task<void> load_snapshots();
   Task<void> load_bitmap_directory();
 
   const Header& header() const noexcept { return header_; }
@@ -114,11 +122,17 @@ class Image {
   Task<void> resize(uint64_t size, TruncateOptions options);
   // Nothing dirty, nothing waiting to be freed afterwards.
   Task<Status> settle();
-  // By id or name; throws if there is none.
-  size_t find_snapshot(const std::string& name) const;
+  // Keeps what is on the disk as it is; requests go on in memory as far as they can.
+  Task<Mutex::Lock> lock_write_back() { co_return co_await writing_back_.lock(); }
+  // By id, else by name.
+  std::optional<size_t> find_snapshot(const std::string& any) const;
+  // Throws Error if its table is where none can be, or is too large.
+  void check_snapshot(size_t index) const;
   Task<void> create_snapshot(Snapshot snapshot);
   Task<void> delete_snapshot(size_t index);
   Task<void> apply_snapshot(size_t index);
+  // From now on reads are of the snapshot. Only for an image that was opened to be read.
+  Task<void> show_snapshot(size_t index);
   // Maps all of [from, to) to clusters of its own, which read as they did.
   Task<Status> preallocate(uint64_t from, uint64_t to);
   Task<void> preallocate_file(qapi::PreallocMode mode);
@@ -147,6 +161,10 @@ class Image {
   };
 
   Task<void> load_tables();
+  // From the place that the header tells. Nothing is dirty.
+  Task<Status> load_refcounts();
+  // The first `count` entries. To repair: leaves out what is too much. Throws Error.
+  Task<SnapshotTable> read_snapshots(uint64_t count, bool repair);
 
   // mapping and reading (read.cc)
   MappingRules rules() const noexcept { return {geometry_, header_.version, has_data_file()}; }
@@ -236,10 +254,14 @@ class Image {
   Task<Status> shrink(uint64_t size);
   Task<Status> write_zero_bytes(ByteRange range);
   Task<Status> allocate_and_link(const Plan& plan);
+  Task<Status> change_table_refcounts(HostOffset table, uint64_t times, bool up);
   Task<Status> change_l1_refcounts(ConstBytes table, bool up);
+  Task<Status> set_dirty_bit(bool on);
+  Task<Status> begin_snapshot_change();
+  Task<Status> end_snapshot_change(bool was_dirty);
   Task<Status> set_copied_flags();
   Task<Status> store_snapshots(std::vector<Snapshot> snapshots);
-  Task<Result<std::vector<std::byte>>> read_l1(const Snapshot& snapshot);
+  Task<Result<std::vector<std::byte>>> read_l1(size_t index);
 
   Node& node_;
   ImageFile file_;

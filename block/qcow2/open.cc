@@ -59,12 +59,7 @@ Task<void> Image::load_tables() {
     l1_.fill(at / 8, bytes);
     at += bytes.size();
   }
-  uint64_t table_bytes = header_.refcount_table_clusters * geometry_.cluster_size();
-  std::vector<std::byte> table(table_bytes);
-  check_read(co_await file_.read(HostOffset(header_.refcount_table_offset), table),
-             "Could not initialize refcount handling");
-  size_t blocks = std::max<uint64_t>(4, settings_.refcount_cache_bytes >> geometry_.cluster_bits());
-  refcounts_.configure(geometry_, file_, table, HostOffset(header_.refcount_table_offset), blocks);
+  check_read(co_await load_refcounts(), "Could not initialize refcount handling");
   filter_.reset(l1_.size() + refcounts_.table().size());
   for (size_t i = 0; i < l1_.size(); ++i) {
     HostOffset at = l1_.load(L1Index(i)).offset();
@@ -80,7 +75,17 @@ Task<void> Image::load_tables() {
   };
   add_range(0, geometry_.cluster_size());
   add_range(header_.l1_table_offset, header_.l1_size * 8);
-  add_range(header_.refcount_table_offset, table_bytes);
+  add_range(header_.refcount_table_offset,
+            header_.refcount_table_clusters * geometry_.cluster_size());
+}
+
+Task<Status> Image::load_refcounts() {
+  std::vector<std::byte> table(header_.refcount_table_clusters * geometry_.cluster_size());
+  Status status = co_await file_.read(HostOffset(header_.refcount_table_offset), table);
+  if (!status.ok()) co_return status;
+  size_t blocks = std::max<uint64_t>(4, settings_.refcount_cache_bytes >> geometry_.cluster_bits());
+  refcounts_.configure(geometry_, file_, table, HostOffset(header_.refcount_table_offset), blocks);
+  co_return Status();
 }
 
 void Image::use_data_file(Edge& data) noexcept {
@@ -100,38 +105,6 @@ void Image::configure_caches(const Settings& settings) {
   uint64_t slice = settings.l2_slice_bytes;
   if (slice == 0) slice = std::min<uint64_t>(cluster, bytes < all ? 4096 : 65536);
   l2_.configure(geometry_, slice, std::max<uint64_t>(8, (bytes / slice + 7) / 8 * 8));
-}
-
-Task<void> Image::load_snapshots(bool repairing) {
-  snapshots_.clear();
-  snapshot_table_bytes_ = 0;
-  std::vector<std::byte> buffer;
-  uint64_t at = 0;     // of the next entry
-  uint64_t start = 0;  // of the buffer
-  for (uint32_t i = 0; i < header_.nb_snapshots;) {
-    ConstBytes rest = ConstBytes(buffer).subspan(std::min<size_t>(at - start, buffer.size()));
-    auto entry = parse_snapshot(rest, header_.size);
-    if (entry) {
-      if (entry->snapshot.extra_data_size > kMaxSnapshotExtraData && !repairing)
-        throw Error("Too much extra metadata in snapshot table entry {}", i)
-            .hint("You can force-remove this extra metadata with qemu-img check -r all\n");
-      at += entry->bytes;
-      if (at > kMaxSnapshotTableBytes) throw Error::from_text("Snapshot table is too big", EFBIG);
-      snapshots_.push_back(std::move(entry->snapshot));
-      ++i;
-      continue;
-    }
-    // The longest entry there can be: what its fixed part says is bounded by 16-bit lengths and the
-    // limit on extra data.
-    uint64_t longest = 40 + kMaxSnapshotExtraData + 2 * 65536 + 8;
-    if (rest.size() >= longest)
-      throw Error("Too much extra metadata in snapshot table entry {}", i);
-    start = at;
-    buffer.resize(longest + 65536);
-    check_read(co_await file_.read(HostOffset(header_.snapshots_offset) + at, buffer),
-               "Failed to read snapshot table");
-  }
-  snapshot_table_bytes_ = at;
 }
 
 // A broken directory does not keep the image from being read; it is left alone then.

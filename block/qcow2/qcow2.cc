@@ -3,6 +3,7 @@
 // The driver: an Image behind the interface of the graph.
 #include "block/qcow2/qcow2.h"
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 
@@ -58,6 +59,7 @@ class Qcow2Driver final : public Driver {
 
   Task<void> open(OpenContext& context) override {
     options_ = context.branch<qapi::BlockdevOptionsQcow2>();
+    to_check_ = context.to_check;
     file_ = co_await context.open_child(options_.file, "file", kImageRoles);
     co_await load();
     if (image_->has_data_file()) {
@@ -119,6 +121,7 @@ class Qcow2Driver final : public Driver {
   Image& image() const noexcept { return *image_; }
 
   std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const override;
+  std::vector<qapi::SnapshotInfo> snapshots() const override;
   std::optional<ImageFacts> image_facts() const override {
     return ImageFacts{image_->geometry().cluster_size(),
                       image_->header().has(qcow2::kIncompatibleDirty)};
@@ -132,7 +135,7 @@ class Qcow2Driver final : public Driver {
   Task<void> load() {
     auto image = std::make_unique<Image>(node());
     bool writable = !node().is_read_only() && !node().io().inactive;
-    co_await image->load(*file_, {.read_write = writable});
+    co_await image->load(*file_, {.read_write = writable, .repairing = to_check_});
     qcow2::Settings settings;
     set_cache_sizes(options_, image->geometry(), settings);
     settings.discard_request = options_.pass_discard_request.value_or(true);
@@ -142,9 +145,9 @@ class Qcow2Driver final : public Driver {
     if (settings.discard_no_unref && image->header().version < 3)
       throw Error("discard-no-unref is only supported since qcow2 version 3");
     image->configure_caches(settings);
-    co_await image->load_snapshots(false);
+    if (!to_check_) co_await image->load_snapshots();
     co_await image->load_bitmap_directory();
-    if (writable && image->header().has(qcow2::kIncompatibleDirty))
+    if (writable && !to_check_ && image->header().has(qcow2::kIncompatibleDirty))
       co_await qcow2::repair_dirty_image(*image);
     image_ = std::move(image);
   }
@@ -183,6 +186,7 @@ class Qcow2Driver final : public Driver {
   }
 
   qapi::BlockdevOptionsQcow2 options_;
+  bool to_check_ = false;
   Edge* file_ = nullptr;
   Edge* data_ = nullptr;
   std::unique_ptr<Image> image_;
@@ -240,6 +244,23 @@ std::unique_ptr<qapi::ImageInfoSpecific> Qcow2Driver::specific_info() const {
   return info;
 }
 
+std::vector<qapi::SnapshotInfo> Qcow2Driver::snapshots() const {
+  std::vector<qapi::SnapshotInfo> all;
+  for (const qcow2::Snapshot& snapshot : image_->snapshots()) {
+    qapi::SnapshotInfo info;
+    info.id = snapshot.id;
+    info.name = snapshot.name;
+    info.vm_state_size = static_cast<int64_t>(snapshot.vm_state_size);
+    info.date_sec = snapshot.date_seconds;
+    info.date_nsec = snapshot.date_nanoseconds;
+    info.vm_clock_sec = static_cast<int64_t>(snapshot.vm_clock_ns / 1'000'000'000);
+    info.vm_clock_nsec = static_cast<int64_t>(snapshot.vm_clock_ns % 1'000'000'000);
+    if (snapshot.icount != UINT64_MAX) info.icount = static_cast<int64_t>(snapshot.icount);
+    all.push_back(std::move(info));
+  }
+  return all;
+}
+
 std::unique_ptr<Driver> create_driver(const DriverDescriptor& descriptor) {
   return std::make_unique<Qcow2Driver>(descriptor);
 }
@@ -256,6 +277,35 @@ const DriverDescriptor kQcow2Driver{.name = qapi::BlockdevDriver::qcow2,
                                     .supports_backing = true,
                                     .create = create_driver,
                                     .create_image = create_image};
+
+namespace qcow2 {
+
+Task<void> show_snapshot(Node& node, SnapshotName which) {
+  Image* image = image_of(node);
+  if (image == nullptr)
+    throw Error(
+        "Block format '{}' used by device '' does not support temporarily loading internal "
+        "snapshots",
+        node.format_name());
+  const std::vector<Snapshot>& all = image->snapshots();
+  auto found = std::find_if(all.begin(), all.end(), [&](const Snapshot& one) {
+    return (!which.id || one.id == *which.id) && (!which.name || one.name == *which.name);
+  });
+  if (found == all.end()) throw Error("Can't find snapshot");
+  co_await image->show_snapshot(static_cast<size_t>(found - all.begin()));
+  co_await node.refresh_length();
+}
+
+Task<void> show_snapshot(Node& node, std::string any) {
+  Image* image = image_of(node);
+  bool is_id = image != nullptr && std::any_of(image->snapshots().begin(), image->snapshots().end(),
+                                               [&](const Snapshot& one) { return one.id == any; });
+  SnapshotName which;
+  (is_id ? which.id : which.name) = std::move(any);
+  return show_snapshot(node, std::move(which));
+}
+
+}  // namespace qcow2
 
 qcow2::Image* qcow2::image_of(const Node& node) noexcept {
   auto* driver = dynamic_cast<Qcow2Driver*>(&node.driver());

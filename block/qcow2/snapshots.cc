@@ -14,73 +14,118 @@
 namespace strata::qcow2 {
 namespace {
 
+// Clusters that wait to be freed: then they are, before there are more.
+constexpr uint64_t kMostFreedAtOnce = 64 * 1024;
+
 void check(Status status, const char* what) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
 }
 
 }  // namespace
 
-size_t Image::find_snapshot(const std::string& name) const {
+std::optional<size_t> Image::find_snapshot(const std::string& any) const {
   for (size_t i = 0; i < snapshots_.size(); ++i) {
-    if (snapshots_[i].id == name) return i;
+    if (snapshots_[i].id == any) return i;
   }
   for (size_t i = 0; i < snapshots_.size(); ++i) {
-    if (snapshots_[i].name == name) return i;
+    if (snapshots_[i].name == any) return i;
   }
-  throw Error("Can't find snapshot");
+  return std::nullopt;
 }
 
-Task<Result<std::vector<std::byte>>> Image::read_l1(const Snapshot& snapshot) {
-  uint64_t bytes = uint64_t{snapshot.l1_size} * 8;
+void Image::check_snapshot(size_t index) const {
+  const Snapshot& snapshot = snapshots_[index];
   if (auto error = check_table(geometry_, snapshot.l1_offset.value, snapshot.l1_size, 8,
                                kMaxL1Bytes, "Snapshot L1 table"))
     throw Error::from_text(error->text, error->error);
-  std::vector<std::byte> table(bytes);
+}
+
+Task<Result<std::vector<std::byte>>> Image::read_l1(size_t index) {
+  check_snapshot(index);
+  const Snapshot& snapshot = snapshots_[index];
+  std::vector<std::byte> table(uint64_t{snapshot.l1_size} * 8);
   Status status = co_await file_.read(snapshot.l1_offset, table);
   if (!status.ok()) co_return status;
   co_return table;
 }
 
-// All that an L1 table refers to, once more or once less. What was changed before an error is
-// changed back.
-Task<Status> Image::change_l1_refcounts(ConstBytes table, bool up) {
-  std::vector<std::pair<HostCluster, uint64_t>> runs;
-  auto add = [&](HostCluster first, uint64_t clusters) {
-    bool joins = !runs.empty() && runs.back().first + runs.back().second == first;
-    if (joins)
-      runs.back().second += clusters;
+namespace {
+
+// Clusters in a row, so that few runs tell of many.
+class Runs {
+ public:
+  void add(HostCluster first, uint64_t clusters) {
+    if (!runs_.empty() && runs_.back().first + runs_.back().second == first)
+      runs_.back().second += clusters;
     else
-      runs.emplace_back(first, clusters);
-  };
-  for (size_t at = 0; at + 8 <= table.size(); at += 8) {
-    HostOffset place = L1Entry(load_be<uint64_t>(table, at)).offset();
-    if (place.value == 0) continue;
-    if (!geometry_.is_cluster_aligned(place.value)) co_return Status::error(EIO);
-    std::vector<std::byte> entries(geometry_.cluster_size());
-    Status status = co_await file_.read(place, entries);
-    if (!status.ok()) co_return status;
-    add(geometry_.cluster_of(place), 1);
-    for (size_t i = 0; i < entries.size(); i += geometry_.l2_entry_size()) {
-      L2Entry entry{load_be<uint64_t>(entries, i), 0};
-      if (entry.is_compressed()) {
-        CompressedExtent extent = entry.extent(geometry_);
-        HostCluster first = geometry_.cluster_of(extent.offset);
-        add(first, geometry_.cluster_of(extent.offset + (extent.bytes - 1)) - first + 1);
-      } else if (entry.offset().value != 0) {
-        if (!geometry_.is_cluster_aligned(entry.offset().value)) co_return Status::error(EIO);
-        add(geometry_.cluster_of(entry.offset()), 1);
-      }
+      runs_.emplace_back(first, clusters);
+  }
+  const std::vector<std::pair<HostCluster, uint64_t>>& all() const noexcept { return runs_; }
+
+ private:
+  std::vector<std::pair<HostCluster, uint64_t>> runs_;
+};
+
+// EIO: an entry makes no sense.
+Status add_entries(const Geometry& geometry, ConstBytes table, Runs& runs) {
+  for (size_t i = 0; i < table.size(); i += geometry.l2_entry_size()) {
+    L2Entry entry{load_be<uint64_t>(table, i), 0};
+    if (entry.is_compressed()) {
+      CompressedExtent extent = entry.extent(geometry);
+      HostCluster first = geometry.cluster_of(extent.offset);
+      HostCluster last = geometry.cluster_of(extent.offset + (extent.bytes - 1));
+      runs.add(first, last - first + 1);
+    } else if (entry.offset().value != 0) {
+      if (!geometry.is_cluster_aligned(entry.offset().value)) return Status::error(EIO);
+      runs.add(geometry.cluster_of(entry.offset()), 1);
     }
   }
+  return Status();
+}
+
+}  // namespace
+
+// All that an L2 table refers to, and the table itself, `times` more or less.
+Task<Status> Image::change_table_refcounts(HostOffset table, uint64_t times, bool up) {
+  if (!geometry_.is_cluster_aligned(table.value)) co_return Status::error(EIO);
+  std::vector<std::byte> entries(geometry_.cluster_size());
+  Status status = co_await file_.read(table, entries);
+  Runs runs;
+  runs.add(geometry_.cluster_of(table), 1);
+  if (status.ok()) status = add_entries(geometry_, entries, runs);
+  if (!status.ok()) co_return status;
   if (!up) {
-    for (auto [first, clusters] : runs) free_later(first, clusters, FreedBy::snapshot);
+    for (uint64_t i = 0; i < times; ++i) {
+      for (auto [first, clusters] : runs.all()) free_later(first, clusters, FreedBy::snapshot);
+    }
     co_return Status();
   }
   Mutex::Lock lock = co_await metadata_.lock();
-  for (size_t i = 0; i < runs.size(); ++i) {
-    Status status = co_await refcounts_.increase(runs[i].first, runs[i].second);
+  for (size_t i = 0; i < runs.all().size(); ++i) {
+    status = co_await refcounts_.increase(runs.all()[i].first, runs.all()[i].second, times);
     if (status.ok()) continue;
-    while (i-- > 0) (void)co_await refcounts_.decrease(runs[i].first, runs[i].second);
+    while (i-- > 0)
+      (void)co_await refcounts_.decrease(runs.all()[i].first, runs.all()[i].second, times);
+    co_return status;
+  }
+  co_return Status();
+}
+
+// All that an L1 table refers to, once more or once less. What was raised before an error is
+// lowered again. An L2 table that is referred to several times is read once.
+Task<Status> Image::change_l1_refcounts(ConstBytes table, bool up) {
+  std::map<uint64_t, uint64_t> tables;  // by offset: how often
+  for (size_t at = 0; at + 8 <= table.size(); at += 8) {
+    HostOffset place = L1Entry(load_be<uint64_t>(table, at)).offset();
+    if (place.value != 0) ++tables[place.value];
+  }
+  for (auto it = tables.begin(); it != tables.end(); ++it) {
+    Status status = co_await change_table_refcounts(HostOffset(it->first), it->second, up);
+    if (status.ok() && !up && freed_clusters_.load(std::memory_order_relaxed) > kMostFreedAtOnce)
+      status = co_await write_back();
+    if (status.ok()) continue;
+    for (auto done = tables.begin(); up && done != it; ++done)
+      (void)co_await change_table_refcounts(HostOffset(done->first), done->second, false);
     co_return status;
   }
   co_return Status();
@@ -159,14 +204,39 @@ Task<Status> Image::store_snapshots(std::vector<Snapshot> snapshots) {
   co_return Status();
 }
 
+// While refcounts and the flags that follow from them change together, the image is marked as not
+// closed cleanly: whoever opens it after a power cut makes them agree. Nothing else depends on it.
+Task<Status> Image::set_dirty_bit(bool on) {
+  if (header_.version < 3 || header_.has(kIncompatibleDirty) == on) co_return Status();
+  Mutex::Lock lock = co_await writing_back_.lock();
+  header_.incompatible ^= kIncompatibleDirty;
+  Status status = co_await write_header();
+  if (status.ok()) status = co_await file_.flush();
+  // Where it could not be written it may be set: that does no harm.
+  if (!status.ok()) header_.incompatible |= kIncompatibleDirty;
+  co_return status;
+}
+
+Task<Status> Image::begin_snapshot_change() {
+  Status status = co_await before_first_write();
+  if (status.ok()) status = co_await settle();
+  if (status.ok()) status = co_await set_dirty_bit(true);
+  co_return status;
+}
+
+// Everything agrees again.
+Task<Status> Image::end_snapshot_change(bool was_dirty) {
+  Status status = co_await settle();
+  if (status.ok() && !was_dirty) status = co_await set_dirty_bit(false);
+  co_return status;
+}
+
 Task<void> Image::create_snapshot(Snapshot snapshot) {
   if (has_data_file()) throw Error::from_errno(ENOTSUP, "Could not create snapshot");
   if (snapshots_.size() >= kMaxSnapshots)
-    throw Error::from_errno(EFBIG,
-                            "Could not create "
-                            "snapshot");
-  check(co_await before_first_write(), "Could not create snapshot");
-  check(co_await settle(), "Could not create snapshot");
+    throw Error::from_errno(EFBIG, "Could not create snapshot");
+  bool was_dirty = header_.has(kIncompatibleDirty);
+  check(co_await begin_snapshot_change(), "Could not create snapshot");
   uint64_t next_id = 1;
   for (const Snapshot& other : snapshots_)
     next_id = std::max<uint64_t>(next_id, std::strtoull(other.id.c_str(), nullptr, 10) + 1);
@@ -195,21 +265,22 @@ Task<void> Image::create_snapshot(Snapshot snapshot) {
   all.push_back(std::move(snapshot));
   if (status.ok()) status = co_await store_snapshots(std::move(all));
   if (!status.ok()) {
-    (void)co_await change_l1_refcounts(table, false);
-    (void)co_await settle();
-    (void)co_await set_copied_flags();
+    Status undone = co_await change_l1_refcounts(table, false);
+    if (undone.ok()) undone = co_await settle();
+    if (undone.ok()) undone = co_await set_copied_flags();
+    if (undone.ok()) (void)co_await end_snapshot_change(was_dirty);
     check(status, "Could not create snapshot");
   }
   allocation.linked();
-  check(co_await settle(), "Could not create snapshot");
+  check(co_await end_snapshot_change(was_dirty), "Could not create snapshot");
 }
 
 Task<void> Image::delete_snapshot(size_t index) {
   Snapshot gone = snapshots_[index];
-  check(co_await before_first_write(), "Could not delete snapshot");
-  Result<std::vector<std::byte>> table = co_await read_l1(gone);
+  bool was_dirty = header_.has(kIncompatibleDirty);
+  Result<std::vector<std::byte>> table = co_await read_l1(index);
   if (!table) check(table.status(), "Failed to read l1 table for snapshot");
-  check(co_await settle(), "Could not delete snapshot");
+  check(co_await begin_snapshot_change(), "Failed to remove snapshot from snapshot list");
   std::vector<Snapshot> rest = snapshots_;
   rest.erase(rest.begin() + static_cast<long>(index));
   check(co_await store_snapshots(std::move(rest)), "Failed to remove snapshot from snapshot list");
@@ -218,20 +289,20 @@ Task<void> Image::delete_snapshot(size_t index) {
              FreedBy::snapshot);
   check(co_await settle(), "Failed to free the cluster and L1 table");
   check(co_await set_copied_flags(), "Failed to update snapshot status in disk");
-  check(co_await settle(), "Failed to update snapshot status in disk");
+  check(co_await end_snapshot_change(was_dirty), "Failed to update snapshot status in disk");
 }
 
 // The snapshot's table becomes a second reference to what it refers to, in the place of the active
 // one. The active table is replaced by a new one, so that the header alone decides which it is.
 Task<void> Image::apply_snapshot(size_t index) {
   const Snapshot snapshot = snapshots_[index];
-  check(co_await before_first_write(), "Could not apply snapshot");
-  Result<std::vector<std::byte>> wanted = co_await read_l1(snapshot);
+  bool was_dirty = header_.has(kIncompatibleDirty);
+  Result<std::vector<std::byte>> wanted = co_await read_l1(index);
   if (!wanted) check(wanted.status(), "Failed to read l1 table for snapshot");
   if (snapshot.disk_size > kMaxLength ||
       geometry_.l1_entries_for(snapshot.disk_size) * 8 > kMaxL1Bytes)
     throw Error::from_errno(EFBIG, "Could not apply snapshot");
-  check(co_await settle(), "Could not apply snapshot");
+  check(co_await begin_snapshot_change(), "Could not apply snapshot");
   std::vector<std::byte> old = l1_.encode(0, l1_.size());
   uint64_t entries =
       std::max({wanted->size() / 8, l1_.size(), geometry_.l1_entries_for(snapshot.disk_size)});
@@ -276,7 +347,20 @@ Task<void> Image::apply_snapshot(size_t index) {
              geometry_.clusters_for(uint64_t{before.l1_size} * 8), FreedBy::other);
   check(co_await settle(), "Could not apply snapshot");
   check(co_await set_copied_flags(), "Could not apply snapshot");
-  check(co_await settle(), "Could not apply snapshot");
+  check(co_await end_snapshot_change(was_dirty), "Could not apply snapshot");
+}
+
+// The snapshot takes the place of the disk, in memory alone.
+Task<void> Image::show_snapshot(size_t index) {
+  if (node_.is_writable()) throw Error("Device is not readonly");
+  const Snapshot& snapshot = snapshots_[index];
+  Result<std::vector<std::byte>> table = co_await read_l1(index);
+  if (!table) check(table.status(), "Failed to read l1 table for snapshot");
+  if (snapshot.disk_size > kMaxLength) throw Error::from_errno(EFBIG, "Snapshot is too large");
+  l1_.resize(std::max<uint64_t>(table->size() / 8, geometry_.l1_entries_for(snapshot.disk_size)));
+  l1_.fill(0, *table);
+  l2_.clear();
+  size_ = snapshot.disk_size;
 }
 
 }  // namespace strata::qcow2

@@ -306,8 +306,8 @@ void World::check(bool leaks_allowed, const char* when) {
   qcow2::Image* image = qcow2::image_of(user_.node());
   if (Status status = wait(image->settle()); !status.ok())
     fail("{}: settling: {}", when, Error::describe_errno(status.error_number()));
-  auto result = wait(
-      qcow2::check_image(*image, {}, [&](const std::string& line) { report += "\n    " + line; }));
+  auto result = wait(qcow2::check_image(
+      *image, {}, [&](qcow2::CheckSays, const std::string& line) { report += "\n    " + line; }));
   if (!result) fail("{}: check: {}", when, Error::describe_errno(result.error_number()));
   if (result->corruptions != 0 || result->check_errors != 0)
     fail("{}: {} corruptions{}", when, result->corruptions, report);
@@ -346,7 +346,7 @@ void World::snapshot_round() {
   } else {
     size_t which = random_() % saved_.size();
     note(fmt::format("{} {}", what == 1 ? "apply" : "delete", saved_[which].name));
-    size_t index = image->find_snapshot(saved_[which].name);
+    size_t index = *image->find_snapshot(saved_[which].name);
     if (what == 1) {
       wait(image->apply_snapshot(index));
       oracle_ = saved_[which].oracle;

@@ -79,7 +79,8 @@ class Opener {
     apply_flags(options_, true);
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
     if (flags_.no_backing) leave_out_backing(typed);
-    NodePtr node = co_await open_node(tool_.loop(), tool_.layer(), std::move(typed));
+    NodePtr node =
+        co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), flags_.to_check);
     if (guessed_ && node->format_name() == "raw") guard_guessed_format(*node);
     co_return node;
   }

@@ -36,6 +36,8 @@ struct OpenFlags {
   bool copy_on_read = false;
   // The image alone: what it says about a backing file is not followed.
   bool no_backing = false;
+  // For whoever checks the image: see OpenContext.
+  bool to_check = false;
   // Writes go to a temporary overlay.
   bool snapshot = false;
   // False: a format that has to be guessed is not warned of.

@@ -14,6 +14,7 @@
 #include "qapi/runtime/json_writer.h"
 #include "qapi/visit_block_info.h"
 #include "tools/common/numbers.h"
+#include "tools/common/snapshot_list.h"
 
 namespace strata::tools {
 namespace {
@@ -91,6 +92,7 @@ void add_node(std::string& out, const qapi::BlockGraphInfo& info, const std::str
   if (info.cluster_size) add_line(out, level, "cluster_size", std::to_string(*info.cluster_size));
   if (info.dirty_flag.value_or(false)) add_line(out, level, "cleanly shut down", "no");
   add_backing(out, info, level);
+  if (info.snapshots) out += snapshot_list_text(*info.snapshots);
   if (info.format_specific) out += specific_info_text(*info.format_specific, level);
   for (const qapi::BlockChildInfo& child : info.children) {
     std::string child_path = path + "/" + child.name;

@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <cerrno>
+#include <cstdio>
+
+#include "block/qcow2/check.h"
+#include "block/qcow2/qcow2.h"
+#include "qapi/runtime/json_writer.h"
+#include "qapi/visit_block_info.h"
 #include "tools/img/command.h"
 
 namespace strata::tools {
@@ -10,53 +17,169 @@ constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
                             {"output", required_argument, nullptr, kOutput},
                             {"object", required_argument, nullptr, kObject},
                             {"image-opts", no_argument, nullptr, kImageOpts},
+                            {"cache", required_argument, nullptr, 'T'},
+                            {"quiet", no_argument, nullptr, 'q'},
                             {"force-share", no_argument, nullptr, 'U'},
                             {nullptr, 0, nullptr, 0}};
 
-// For a format that has nothing to check.
-constexpr int kNotSupported = 63;
+// What the exit status says of the image.
+constexpr int kFailed = 1;
+constexpr int kCorrupt = 2;
+constexpr int kLeaks = 3;
+constexpr int kNotSupported = 63;  // a format that has nothing to check
 
-}  // namespace
-
-Task<int> run_check(Images& images, Words& words) {
+struct Options {
   std::optional<std::string> format;
   bool image_options = false;
+  bool quiet = false;
+  OutputFormat output = OutputFormat::human;
+  qcow2::CheckFix fix;
   OpenFlags flags;
+};
+
+Options read_options(Images& images, Words& words) {
+  Options options;
+  options.flags.to_check = true;
   for (int option; (option = words.next("hf:r:T:qU", kOptions)) != -1;) {
     switch (option) {
       case 'h':
         print_help(images.tool().layer());
-        co_return 0;
+        throw Exit{0};
       case 'f':
-        format = words.value();
+        options.format = words.value();
         break;
       case 'r':
         if (words.value() != "leaks" && words.value() != "all")
           throw UsageError{"-r expects 'leaks' or 'all', not '" + words.value() + "'"};
-        flags.writable = true;
+        options.flags.writable = true;
+        options.fix = {.leaks = true, .errors = words.value() == "all"};
         break;
       case 'T':
-        if (!set_cache_mode(flags, words.value()))
+        if (!set_cache_mode(options.flags, words.value()))
           throw Error("Invalid source cache option: {}", words.value());
         break;
+      case 'q':
+        options.quiet = true;
+        break;
       case 'U':
-        flags.force_share = true;
+        options.flags.force_share = true;
         break;
       case kOutput:
-        parse_output_format(words.value());
+        options.output = parse_output_format(words.value());
         break;
       case kImageOpts:
-        image_options = true;
+        options.image_options = true;
         break;
       default:
         break;
     }
   }
+  return options;
+}
+
+// Findings are the matter of a log, and shown even to who wants it quiet.
+void show_finding(qcow2::CheckSays what, const std::string& line) {
+  if (what == qcow2::CheckSays::finding)
+    std::fprintf(stderr, "%s\n", line.c_str());
+  else
+    log_error("{}", line);
+}
+
+void print_for_humans(const qcow2::CheckResult& result) {
+  if (result.corruptions == 0 && result.leaks == 0 && result.check_errors == 0)
+    fmt::print("No errors were found on the image.\n");
+  if (result.corruptions != 0)
+    fmt::print(
+        "\n{} errors were found on the image.\n"
+        "Data may be corrupted, or further writes to the image may corrupt it.\n",
+        result.corruptions);
+  if (result.leaks != 0)
+    fmt::print(
+        "\n{} leaked clusters were found on the image.\n"
+        "This means waste of disk space, but no harm to data.\n",
+        result.leaks);
+  if (result.check_errors != 0)
+    fmt::print("\n{} internal errors have occurred during the check.\n", result.check_errors);
+  if (result.total_clusters != 0 && result.allocated_clusters != 0) {
+    auto percent = [](uint64_t part, uint64_t whole) {
+      return static_cast<double>(part) * 100.0 / static_cast<double>(whole);
+    };
+    fmt::print("{}/{} = {:.2f}% allocated, {:.2f}% fragmented, {:.2f}% compressed clusters\n",
+               result.allocated_clusters, result.total_clusters,
+               percent(result.allocated_clusters, result.total_clusters),
+               percent(result.fragmented_clusters, result.allocated_clusters),
+               percent(result.compressed_clusters, result.allocated_clusters));
+  }
+  if (result.image_end_offset != 0) fmt::print("Image end offset: {}\n", result.image_end_offset);
+}
+
+// Figures that are zero are left out.
+void print_json(const qcow2::CheckResult& result, std::string filename, std::string_view format) {
+  auto unless_zero = [](uint64_t figure) {
+    return figure != 0 ? std::optional(static_cast<int64_t>(figure)) : std::nullopt;
+  };
+  qapi::ImageCheck check;
+  check.filename = std::move(filename);
+  check.format = format;
+  check.check_errors = static_cast<int64_t>(result.check_errors);
+  check.image_end_offset = unless_zero(result.image_end_offset);
+  check.corruptions = unless_zero(result.corruptions);
+  check.leaks = unless_zero(result.leaks);
+  check.corruptions_fixed = unless_zero(result.corruptions_fixed);
+  check.leaks_fixed = unless_zero(result.leaks_fixed);
+  check.total_clusters = unless_zero(result.total_clusters);
+  check.allocated_clusters = unless_zero(result.allocated_clusters);
+  check.fragmented_clusters = unless_zero(result.fragmented_clusters);
+  check.compressed_clusters = unless_zero(result.compressed_clusters);
+  fmt::print("{}\n", qapi::write_json(qapi::to_json(check), qapi::JsonStyle::pretty));
+}
+
+// What was mended is told, and then the image is looked at as it is now.
+Task<Result<qcow2::CheckResult>> check_twice(qcow2::Image& image, const Options& options) {
+  Result<qcow2::CheckResult> first = co_await qcow2::check_image(image, options.fix, show_finding);
+  if (!first || (first->corruptions_fixed == 0 && first->leaks_fixed == 0)) co_return first;
+  if (options.output == OutputFormat::human && !options.quiet)
+    fmt::print(
+        "The following inconsistencies were found and repaired:\n\n"
+        "    {} leaked clusters\n"
+        "    {} corruptions\n\n"
+        "Double checking the fixed image now...\n",
+        first->leaks_fixed, first->corruptions_fixed);
+  Result<qcow2::CheckResult> second = co_await qcow2::check_image(image, {}, show_finding);
+  if (!second) co_return second;
+  second->leaks_fixed = first->leaks_fixed;
+  second->corruptions_fixed = first->corruptions_fixed;
+  co_return second;
+}
+
+}  // namespace
+
+Task<int> run_check(Images& images, Words& words) {
+  Options options = read_options(images, words);
   std::vector<std::string> rest = words.rest();
   if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  co_await images.open(rest[0], format, image_options, flags);
-  log_error("This image format does not support checks");
-  co_return kNotSupported;
+  Backend* disk =
+      co_await images.open(rest[0], options.format, options.image_options, options.flags);
+  qcow2::Image* image = qcow2::image_of(disk->node());
+  if (image == nullptr) {
+    log_error("This image format does not support checks");
+    co_return kNotSupported;
+  }
+  Result<qcow2::CheckResult> result = co_await check_twice(*image, options);
+  if (!result) {
+    log_error("Check failed: {}", Error::describe_errno(result.error_number()));
+    co_return kFailed;
+  }
+  if (options.output == OutputFormat::json)
+    print_json(*result, rest[0], disk->node().format_name());
+  else if (!options.quiet)
+    print_for_humans(*result);
+  if (result->check_errors != 0) {
+    log_error("Check failed");
+    co_return kFailed;
+  }
+  if (result->corruptions != 0) co_return kCorrupt;
+  co_return result->leaks != 0 ? kLeaks : 0;
 }
 
 }  // namespace strata::tools

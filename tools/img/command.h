@@ -115,5 +115,6 @@ Task<int> run_info(Images&, Words&);
 Task<int> run_map(Images&, Words&);
 Task<int> run_measure(Images&, Words&);
 Task<int> run_resize(Images&, Words&);
+Task<int> run_snapshot(Images&, Words&);
 
 }  // namespace strata::tools

@@ -9,7 +9,7 @@
 namespace strata::tools {
 namespace {
 
-constexpr std::array<Subcommand, 10> kSubcommands{{
+constexpr std::array<Subcommand, 11> kSubcommands{{
     {"bench", run_bench,
      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S "
@@ -44,6 +44,9 @@ constexpr std::array<Subcommand, 10> kSubcommands{{
     {"resize", run_resize,
      "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
      "[--shrink] filename [+ | -]size"},
+    {"snapshot", run_snapshot,
+     "[--object objectdef] [-f fmt | --image-opts] [-U] [-q] [-l | -a snapshot | -c "
+     "snapshot | -d snapshot] filename"},
 }};
 
 constexpr char kParameters[] =

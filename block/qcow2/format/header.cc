@@ -86,9 +86,9 @@ std::optional<FormatError> check_tables(const Header& header, HeaderCheck check)
     return error;
   if (header.refcount_table_clusters == 0 && !check.repairing)
     return refuse(EINVAL, "Image does not contain a reference count table");
-  if (auto error = check_table(geometry, header.snapshots_offset, header.nb_snapshots, 40,
-                               40 * kMaxSnapshots, "Snapshot table"))
-    return error;
+  auto snapshots = check_table(geometry, header.snapshots_offset, header.nb_snapshots, 40,
+                               40 * kMaxSnapshots, "Snapshot table");
+  if (snapshots && !check.repairing) return snapshots;
   if (auto error = check_table(geometry, header.l1_table_offset, header.l1_size, 8, kMaxL1Bytes,
                                "Active L1 table"))
     return error;

@@ -73,7 +73,8 @@ Task<void> run_check(Backend& disk, bool repair) {
   if (image == nullptr) throw Error("not a qcow2 image");
   check(co_await image->settle(), "check");
   auto result = co_await qcow2::check_image(
-      *image, {repair, repair}, [](const std::string& line) { std::puts(line.c_str()); });
+      *image, {repair, repair},
+      [](qcow2::CheckSays, const std::string& line) { std::puts(line.c_str()); });
   if (!result) throw Error::from_errno(result.error_number(), "check");
   std::printf("corruptions %lu leaks %lu errors %lu fixed %lu %lu\n", result->corruptions,
               result->leaks, result->check_errors, result->corruptions_fixed, result->leaks_fixed);
@@ -111,8 +112,8 @@ Task<void> run_one(Backend& disk, const std::string& command, Words& words) {
     std::string name = take(words);
     qcow2::Image* image = qcow2::image_of(disk.node());
     if (command == "snapshot") co_await image->create_snapshot({.name = name});
-    if (command == "apply") co_await image->apply_snapshot(image->find_snapshot(name));
-    if (command == "delete") co_await image->delete_snapshot(image->find_snapshot(name));
+    if (command == "apply") co_await image->apply_snapshot(image->find_snapshot(name).value());
+    if (command == "delete") co_await image->delete_snapshot(image->find_snapshot(name).value());
   } else {
     throw Error("unknown command '{}'", command);
   }

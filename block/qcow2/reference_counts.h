@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+namespace strata::qcow2 {
+
+// How often each cluster of a file is referred to: two bytes a cluster, and nothing for stretches
+// of the file that nothing refers to.
+class ReferenceCounts {
+ public:
+  static constexpr uint64_t kClustersPerPage = 4096;
+
+  // Forgets everything. Counts go up to `max`.
+  void reset(uint64_t clusters, uint64_t max) {
+    pages_.clear();
+    large_.clear();
+    max_ = max;
+    resize(clusters);
+  }
+  void resize(uint64_t clusters) {
+    clusters_ = clusters;
+    pages_.resize((clusters + kClustersPerPage - 1) / kClustersPerPage);
+  }
+  uint64_t size() const noexcept { return clusters_; }
+
+  uint64_t get(uint64_t cluster) const noexcept {
+    const Page* page = pages_[cluster / kClustersPerPage].get();
+    if (page == nullptr) return 0;
+    uint16_t count = (*page)[cluster % kClustersPerPage];
+    return count == kLarge ? large_.find(cluster)->second : count;
+  }
+  void set(uint64_t cluster, uint64_t count) {
+    std::unique_ptr<Page>& page = pages_[cluster / kClustersPerPage];
+    if (page == nullptr) {
+      if (count == 0) return;
+      page = std::make_unique<Page>();
+    }
+    uint16_t& place = (*page)[cluster % kClustersPerPage];
+    if (count >= kLarge) {
+      large_[cluster] = count;
+      place = kLarge;
+      return;
+    }
+    if (place == kLarge) large_.erase(cluster);
+    place = static_cast<uint16_t>(count);
+  }
+  // False: that is more than the counts of the image can say; it stays at the most they can.
+  bool add(uint64_t cluster, uint64_t times) {
+    uint64_t count = get(cluster);
+    bool fits = times <= max_ - count;
+    set(cluster, fits ? count + times : max_);
+    return fits;
+  }
+  // The first cluster at or behind `from`, and before `end`, that may have a count; else `end`.
+  uint64_t next_used(uint64_t from, uint64_t end) const noexcept {
+    while (from < end && pages_[from / kClustersPerPage] == nullptr)
+      from = (from / kClustersPerPage + 1) * kClustersPerPage;
+    return std::min(from, end);
+  }
+  bool any(uint64_t from, uint64_t end) const noexcept {
+    for (from = next_used(from, end); from < end; from = next_used(from + 1, end)) {
+      if (get(from) != 0) return true;
+    }
+    return false;
+  }
+
+ private:
+  static constexpr uint16_t kLarge = UINT16_MAX;
+  using Page = std::array<uint16_t, kClustersPerPage>;
+
+  uint64_t clusters_ = 0;
+  uint64_t max_ = UINT64_MAX;
+  std::vector<std::unique_ptr<Page>> pages_;
+  std::unordered_map<uint64_t, uint64_t> large_;  // counts that do not fit
+};
+
+}  // namespace strata::qcow2
