@@ -99,7 +99,6 @@ Task<Status> Check::write_rebuilt_table() {
   image_.header_.refcount_table_offset = at.value;
   image_.header_.refcount_table_clusters = static_cast<uint32_t>(new_table_clusters_);
   status = co_await image_.write_header();
-  if (status.ok()) status = co_await image_.file_.flush();
   if (!status.ok()) image_.header_ = before;
   file_bytes_ = image_.file_.length();
   co_return status;

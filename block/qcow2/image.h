@@ -131,6 +131,8 @@ class Image {
   Task<void> create_snapshot(Snapshot snapshot);
   Task<void> delete_snapshot(size_t index);
   Task<void> apply_snapshot(size_t index);
+  // What a change of snapshots left undone that failed.
+  Task<Status> mend_flags();
   // From now on reads are of the snapshot. Only for an image that was opened to be read.
   Task<void> show_snapshot(size_t index);
   // Maps all of [from, to) to clusters of its own, which read as they did.
@@ -258,7 +260,7 @@ class Image {
   Task<Status> change_l1_refcounts(ConstBytes table, bool up);
   Task<Status> set_dirty_bit(bool on);
   Task<Status> begin_snapshot_change();
-  Task<Status> end_snapshot_change(bool was_dirty);
+  Task<Status> end_snapshot_change();
   Task<Status> set_copied_flags();
   Task<Status> store_snapshots(std::vector<Snapshot> snapshots);
   Task<Result<std::vector<std::byte>>> read_l1(size_t index);
@@ -292,6 +294,9 @@ class Image {
   std::vector<Freed> freed_;
   std::atomic<uint64_t> freed_clusters_{0};
   uint64_t preallocated_end_ = 0;  // bytes of the file
+  bool flags_in_doubt_ = false;    // whether entries' copied flags say what refcounts say
+  bool dirty_before_ = false;      // the dirty bit, before they came into doubt
+  bool header_in_doubt_ = false;   // writing_back: the disk may have another than memory
   std::vector<Retired> retired_;   // writing_back
 };
 

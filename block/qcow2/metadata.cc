@@ -31,14 +31,15 @@ Task<Status> Image::prepare_table(L1Index index) {
   if (!cluster) co_return cluster.status();
   Allocation allocation(*this, *cluster, 1);
   HostOffset place = geometry_.offset_of(*cluster);
-  bool fresh = refcounts_.take_fresh(*cluster, 1) && file_.edge().node().driver().has_zero_init();
+  refcounts_.take_fresh(*cluster, 1);
   Status status;
   if (old.offset().value != 0) {
     if (!geometry_.is_cluster_aligned(old.offset().value)) co_return Status::error(EIO);
     std::vector<std::byte> table(geometry_.cluster_size());
     status = co_await file_.read(old.offset(), table);
     if (status.ok()) status = co_await file_.write(place, table);
-  } else if (!fresh) {
+  } else {
+    // Behind the end of the file, too: what is referred to is inside.
     status = co_await file_.write_zeroes(place, geometry_.cluster_size());
   }
   if (!status.ok()) co_return status;

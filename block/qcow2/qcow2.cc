@@ -104,8 +104,10 @@ class Qcow2Driver final : public Driver {
   bool has_zero_init() const noexcept override { return node().backing() == nullptr; }
 
   Task<Status> close(MainLoop&) override {
-    if (!node().is_writable()) return Task<Status>::ready(Status());
-    return image_->settle();
+    if (!node().is_writable()) co_return Status();
+    Status status = co_await image_->settle();
+    if (status.ok()) status = co_await image_->mend_flags();
+    co_return status;
   }
   Task<void> inactivate(MainLoop&) override {
     if (node().is_read_only()) co_return;

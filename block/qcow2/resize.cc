@@ -52,7 +52,6 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
     Mutex::Lock lock = co_await writing_back_.lock();
     header_.size = size;
     status = co_await write_header();
-    if (status.ok()) status = co_await file_.flush();
     if (!status.ok()) header_.size = old_size;
   }
   if (!status.ok()) size_.store(old_size, std::memory_order_release);
@@ -127,7 +126,6 @@ Task<Status> Image::grow_l1(uint64_t entries) {
   header_.l1_table_offset = at.value;
   header_.l1_size = static_cast<uint32_t>(entries);
   status = co_await write_header();
-  if (status.ok()) status = co_await file_.flush();
   if (!status.ok()) {
     // Whether the disk has the old header or the new one is not known: neither table is free.
     header_ = before;

@@ -191,7 +191,6 @@ Task<Status> Image::store_snapshots(std::vector<Snapshot> snapshots) {
   header_.snapshots_offset = geometry_.offset_of(place).value;
   header_.nb_snapshots = static_cast<uint32_t>(snapshots.size());
   status = co_await write_header();
-  if (status.ok()) status = co_await file_.flush();
   allocation.linked();  // if the header could not be written, it may be there nevertheless
   if (!status.ok()) {
     header_ = before;
@@ -211,7 +210,6 @@ Task<Status> Image::set_dirty_bit(bool on) {
   Mutex::Lock lock = co_await writing_back_.lock();
   header_.incompatible ^= kIncompatibleDirty;
   Status status = co_await write_header();
-  if (status.ok()) status = co_await file_.flush();
   // Where it could not be written it may be set: that does no harm.
   if (!status.ok()) header_.incompatible |= kIncompatibleDirty;
   co_return status;
@@ -220,14 +218,26 @@ Task<Status> Image::set_dirty_bit(bool on) {
 Task<Status> Image::begin_snapshot_change() {
   Status status = co_await before_first_write();
   if (status.ok()) status = co_await settle();
-  if (status.ok()) status = co_await set_dirty_bit(true);
-  co_return status;
+  if (status.ok()) status = co_await mend_flags();
+  if (!status.ok()) co_return status;
+  dirty_before_ = header_.has(kIncompatibleDirty);
+  flags_in_doubt_ = true;
+  co_return co_await set_dirty_bit(true);
 }
 
 // Everything agrees again.
-Task<Status> Image::end_snapshot_change(bool was_dirty) {
+Task<Status> Image::end_snapshot_change() {
   Status status = co_await settle();
-  if (status.ok() && !was_dirty) status = co_await set_dirty_bit(false);
+  if (status.ok() && !dirty_before_) status = co_await set_dirty_bit(false);
+  if (status.ok()) flags_in_doubt_ = false;
+  co_return status;
+}
+
+Task<Status> Image::mend_flags() {
+  if (!flags_in_doubt_) co_return Status();
+  Status status = co_await settle();
+  if (status.ok()) status = co_await set_copied_flags();
+  if (status.ok()) status = co_await end_snapshot_change();
   co_return status;
 }
 
@@ -235,7 +245,6 @@ Task<void> Image::create_snapshot(Snapshot snapshot) {
   if (has_data_file()) throw Error::from_errno(ENOTSUP, "Could not create snapshot");
   if (snapshots_.size() >= kMaxSnapshots)
     throw Error::from_errno(EFBIG, "Could not create snapshot");
-  bool was_dirty = header_.has(kIncompatibleDirty);
   check(co_await begin_snapshot_change(), "Could not create snapshot");
   uint64_t next_id = 1;
   for (const Snapshot& other : snapshots_)
@@ -265,19 +274,15 @@ Task<void> Image::create_snapshot(Snapshot snapshot) {
   all.push_back(std::move(snapshot));
   if (status.ok()) status = co_await store_snapshots(std::move(all));
   if (!status.ok()) {
-    Status undone = co_await change_l1_refcounts(table, false);
-    if (undone.ok()) undone = co_await settle();
-    if (undone.ok()) undone = co_await set_copied_flags();
-    if (undone.ok()) (void)co_await end_snapshot_change(was_dirty);
+    if ((co_await change_l1_refcounts(table, false)).ok()) (void)co_await mend_flags();
     check(status, "Could not create snapshot");
   }
   allocation.linked();
-  check(co_await end_snapshot_change(was_dirty), "Could not create snapshot");
+  check(co_await end_snapshot_change(), "Could not create snapshot");
 }
 
 Task<void> Image::delete_snapshot(size_t index) {
   Snapshot gone = snapshots_[index];
-  bool was_dirty = header_.has(kIncompatibleDirty);
   Result<std::vector<std::byte>> table = co_await read_l1(index);
   if (!table) check(table.status(), "Failed to read l1 table for snapshot");
   check(co_await begin_snapshot_change(), "Failed to remove snapshot from snapshot list");
@@ -289,14 +294,13 @@ Task<void> Image::delete_snapshot(size_t index) {
              FreedBy::snapshot);
   check(co_await settle(), "Failed to free the cluster and L1 table");
   check(co_await set_copied_flags(), "Failed to update snapshot status in disk");
-  check(co_await end_snapshot_change(was_dirty), "Failed to update snapshot status in disk");
+  check(co_await end_snapshot_change(), "Failed to update snapshot status in disk");
 }
 
 // The snapshot's table becomes a second reference to what it refers to, in the place of the active
 // one. The active table is replaced by a new one, so that the header alone decides which it is.
 Task<void> Image::apply_snapshot(size_t index) {
   const Snapshot snapshot = snapshots_[index];
-  bool was_dirty = header_.has(kIncompatibleDirty);
   Result<std::vector<std::byte>> wanted = co_await read_l1(index);
   if (!wanted) check(wanted.status(), "Failed to read l1 table for snapshot");
   if (snapshot.disk_size > kMaxLength ||
@@ -332,7 +336,6 @@ Task<void> Image::apply_snapshot(size_t index) {
     header_.l1_size = static_cast<uint32_t>(entries);
     header_.size = snapshot.disk_size;
     status = co_await write_header();
-    if (status.ok()) status = co_await file_.flush();
     allocation.linked();
     if (!status.ok()) header_ = before;
   }
@@ -347,7 +350,7 @@ Task<void> Image::apply_snapshot(size_t index) {
              geometry_.clusters_for(uint64_t{before.l1_size} * 8), FreedBy::other);
   check(co_await settle(), "Could not apply snapshot");
   check(co_await set_copied_flags(), "Could not apply snapshot");
-  check(co_await end_snapshot_change(was_dirty), "Could not apply snapshot");
+  check(co_await end_snapshot_change(), "Could not apply snapshot");
 }
 
 // The snapshot takes the place of the disk, in memory alone.

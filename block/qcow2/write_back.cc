@@ -29,7 +29,6 @@ Task<Status> Image::mark_corrupt() {
   if (header_.version >= 3 && !header_.has(kIncompatibleCorrupt) && node_.is_writable()) {
     header_.incompatible |= kIncompatibleCorrupt;
     Status status = co_await write_header();
-    if (status.ok()) status = co_await file_.flush();
     if (!status.ok()) co_return status;
   }
   co_return Status::error(EIO);
@@ -38,6 +37,10 @@ Task<Status> Image::mark_corrupt() {
 Task<Status> Image::write_back_locked() {
   if (is_unusable()) co_return co_await mark_corrupt();
   if (!refcounts_.can_be_written()) co_return Status::error(EIO);
+  if (header_in_doubt_) {
+    Status status = co_await write_header();
+    if (!status.ok()) co_return status;
+  }
   Dirty dirty = co_await take_dirty();
   Status status = co_await write_dirty(dirty);
   if (!status.ok()) {
@@ -122,7 +125,6 @@ Task<Status> Image::write_refcounts(Dirty& dirty) {
   header_.refcount_table_offset = move.offset.value;
   header_.refcount_table_clusters = static_cast<uint32_t>(move.clusters);
   status = co_await write_header();
-  if (status.ok()) status = co_await file_.flush();
   if (!status.ok()) header_ = before;
   co_return status;
 }
@@ -195,13 +197,19 @@ Task<Status> Image::settle() {
 }
 
 // The header is written whole: it lies in one cluster, of which the first sector holds all fields.
+// It is on the medium when this has succeeded. When it has failed, nobody knows what the disk has:
+// until the header that memory has could be written, no other metadata is.
 Task<Status> Image::write_header() {
   auto bytes = encode_header(header_, extensions_, backing_name_);
   if (!bytes) co_return Status::error(bytes.error().error);
   size_t used = bytes->size();
   while (used > 512 && (*bytes)[used - 1] == std::byte{0}) --used;
   used = std::min(bytes->size(), (used + 511) / 512 * 512);
-  co_return co_await file_.write(HostOffset(0), ConstBytes(*bytes).first(used));
+  header_in_doubt_ = true;
+  Status status = co_await file_.write(HostOffset(0), ConstBytes(*bytes).first(used));
+  if (status.ok()) status = co_await file_.flush();
+  header_in_doubt_ = !status.ok();
+  co_return status;
 }
 
 Task<Status> Image::clear_broken_flags() {
@@ -209,7 +217,6 @@ Task<Status> Image::clear_broken_flags() {
   if (!header_.has(kIncompatibleDirty | kIncompatibleCorrupt)) co_return Status();
   header_.incompatible &= ~(kIncompatibleDirty | kIncompatibleCorrupt);
   Status status = co_await write_header();
-  if (status.ok()) status = co_await file_.flush();
   if (status.ok()) unusable_ = false;
   co_return status;
 }
@@ -220,7 +227,7 @@ Task<Status> Image::change_backing_file(std::string name, std::optional<std::str
   std::string old_name = std::exchange(backing_name_, std::move(name));
   std::optional<std::string> old_format = std::exchange(extensions_.backing_format, format);
   Status status = co_await write_header();
-  if (status.ok()) co_return co_await file_.flush();
+  if (status.ok()) co_return status;
   header_ = header;
   backing_name_ = std::move(old_name);
   extensions_.backing_format = std::move(old_format);
@@ -238,7 +245,6 @@ Task<Status> Image::before_first_write() {
   if (unknown != 0) {
     header_.autoclear &= kAutoclearKnown;
     status = co_await write_header();
-    if (status.ok()) status = co_await file_.flush();
   }
   if (status.ok() && !bitmaps_.empty()) status = co_await mark_bitmaps_in_use();
   if (status.ok()) announced_.store(true, std::memory_order_release);
@@ -254,7 +260,6 @@ Task<Status> Image::mark_bitmaps_in_use() {
   std::vector<std::byte> directory = encode_bitmap_directory(bitmaps_);
   header_.autoclear &= ~kAutoclearBitmaps;
   Status status = co_await write_header();
-  if (status.ok()) status = co_await file_.flush();
   if (status.ok()) status = co_await file_.write(extensions_.bitmaps->directory_offset, directory);
   if (status.ok()) status = co_await file_.flush();
   header_.autoclear |= kAutoclearBitmaps;

@@ -93,6 +93,25 @@ class Oracle {
       }
     }
   }
+  void allow(uint64_t sector, Mark mark) {
+    add(now_[sector], mark);
+    add(durable_[sector], mark);
+  }
+  // Each sector may be as it is, or as `other` has it now.
+  void merge(const Oracle& other) {
+    for (uint64_t i = 0; i < std::min(sectors(), other.sectors()); ++i) {
+      for (Mark mark : other.now_[i]) {
+        add(now_[i], mark);
+        add(durable_[i], mark);
+      }
+    }
+  }
+  // Nothing is under way. What is new reads as zeroes.
+  void resize(uint64_t sectors) {
+    now_.resize(sectors, {0});
+    durable_.resize(sectors, {0});
+    busy_.resize(sectors);
+  }
   void set(uint64_t sector, Mark mark) { now_[sector] = durable_[sector] = {mark}; }
   const std::vector<Mark>& marks(uint64_t sector) const { return now_[sector]; }
   const std::vector<Mark>& durable_marks(uint64_t sector) const { return durable_[sector]; }

@@ -45,6 +45,9 @@ struct Plan {
   bool backing = false;
   bool small_cache = false;
   bool snapshots = false;
+  bool resizes = false;
+  bool data_file = false;
+  bool lazy = false;
   uint64_t sectors = 4096;
   uint64_t base_sectors = 0;
   unsigned queues = 1;
@@ -63,7 +66,10 @@ struct Plan {
     }
     backing = chance(40);
     small_cache = chance(50);
-    snapshots = refcount_bits >= 4 && chance(30);
+    data_file = !version_2 && chance(15);
+    lazy = !version_2 && chance(20);
+    snapshots = refcount_bits >= 4 && !data_file && chance(40);
+    resizes = chance(25) && !(version_2 && snapshots);
     sectors = 1024 << random() % 4;
     base_sectors = chance(50) ? sectors : sectors / 2 + random() % sectors;
     queues = 1 + static_cast<unsigned>(random() % 6);
@@ -75,11 +81,12 @@ struct Plan {
   std::string describe() const {
     const char* what[] = {"none", "faults", "power"};
     return fmt::format(
-        "cluster 2^{} refcount {} {}{}{}{}{}{}sectors {} base {} queues {} operations {} trouble "
-        "{}",
+        "cluster 2^{} refcount {} {}{}{}{}{}{}{}{}{}sectors {} base {} queues {} operations {} "
+        "trouble {}",
         cluster_bits, refcount_bits, extended ? "extended " : "", version_2 ? "v2 " : "",
         zstd ? "zstd " : "", backing ? "backing " : "", small_cache ? "small-cache " : "",
-        snapshots ? "snapshots " : "", sectors, base_sectors, queues, operations,
+        snapshots ? "snapshots " : "", resizes ? "resizes " : "", data_file ? "data-file " : "",
+        lazy ? "lazy " : "", sectors, base_sectors, queues, operations,
         what[static_cast<int>(trouble)]);
   }
 };
@@ -105,19 +112,28 @@ class World {
     std::string name;
     Oracle oracle;
   };
+  // A change by the control plane that is under way, or has failed: both what was and what is to be
+  // may be found.
+  struct Pending {
+    enum class Kind { nothing, create, apply, remove, resize } kind = Kind::nothing;
+    std::string name;
+    std::optional<Oracle> after;
+  };
 
   template <class T>
   T wait(Task<T> task) {
     return context_.run_to_completion(std::move(task));
   }
   SimDisk& disk() { return host_.disk("disk"); }
+  SimDisk& data() { return host_.disk("data"); }
+  uint64_t sectors() const noexcept { return oracle_.sectors(); }
   void note(const std::string& line) const {
     if (verbose_) std::printf("  %s\n", line.c_str());
   }
 
   void make_base();
   void make_image();
-  void open();
+  void open(bool writable = true);
   void close();
   void arm();
   void work(unsigned operations);
@@ -127,7 +143,13 @@ class World {
   Task<void> change(uint64_t first, uint64_t count, int kind);
   Task<void> verify(uint64_t first, uint64_t count);
   Task<void> flush();
+  void control_round();
   void snapshot_round();
+  void resize_round();
+  template <class Action>
+  bool try_to(Pending pending, Action action);
+  void settle_pending(const char* when);
+  bool has_snapshot(const std::string& name);
   void check(bool leaks_allowed, const char* when);
   void verify_all(bool survived, const char* when);
   void verify_snapshots();
@@ -139,6 +161,9 @@ class World {
   Oracle oracle_;
   std::optional<Oracle> oracle_at_cut_;
   std::vector<Saved> saved_;
+  std::vector<Saved> saved_at_cut_;
+  Pending pending_;
+  Pending pending_at_cut_;
   bool verbose_;
   Mark next_mark_ = 1;
   uint64_t in_snapshot_ = 0;
@@ -175,18 +200,23 @@ void World::make_image() {
   if (plan_.version_2) options.version = qapi::BlockdevQcow2Version::v2;
   if (plan_.extended) options.extended_l2 = true;
   if (plan_.zstd) options.compression_type = qapi::Qcow2CompressionType::zstd;
+  if (plan_.lazy) options.lazy_refcounts = true;
+  if (plan_.data_file) options.data_file = file_named("data");
   if (plan_.backing) {
     options.backing_file = "base";
     options.backing_fmt = qapi::BlockdevDriver::raw;
   } else if (random_() % 5 == 0) {
-    options.preallocation = qapi::PreallocMode::metadata;
+    const qapi::PreallocMode kModes[] = {qapi::PreallocMode::metadata, qapi::PreallocMode::falloc,
+                                         qapi::PreallocMode::full};
+    options.preallocation = kModes[random_() % 3];
   }
   wait(qcow2::create(loop_, layer_, options));
 }
 
-void World::open() {
+void World::open(bool writable) {
   qapi::BlockdevOptions options;
   options.select(qapi::BlockdevDriver::qcow2);
+  options.read_only = !writable;
   options.discard = qapi::BlockdevDiscardOptions::unmap;
   auto& image = *options.get_if<qapi::BlockdevOptionsQcow2>();
   image.file = file_named("disk");
@@ -196,8 +226,9 @@ void World::open() {
   }
   if (random_() % 2 == 0) image.pass_discard_other = true;
   NodePtr node = wait(open_node(loop_, layer_, std::move(options)));
-  user_.attach(loop_, std::move(node),
-               {{Permission::consistent_read, Permission::write, Permission::resize}, {}});
+  PermissionSet needed = Permission::consistent_read;
+  if (writable) needed |= PermissionSet{Permission::write, Permission::resize};
+  user_.attach(loop_, std::move(node), {needed, {}});
 }
 
 void World::close() {
@@ -257,14 +288,15 @@ Task<void> World::change(uint64_t first, uint64_t count, int kind) {
 Task<void> World::one_operation() {
   uint64_t cluster = std::max<uint64_t>(1, (uint64_t{1} << plan_.cluster_bits) / kSector);
   uint64_t most = random_() % 4 == 0 ? 4 * cluster + 8 : 16;
-  uint64_t first = random_() % plan_.sectors;
+  uint64_t first = random_() % sectors();
   // Some places are more popular than others.
-  if (random_() % 2 == 0) first = random_() % std::min(plan_.sectors, 4 * cluster);
-  uint64_t count = std::min(plan_.sectors - first, 1 + random_() % most);
+  if (random_() % 2 == 0) first = random_() % std::min(sectors(), 4 * cluster);
+  uint64_t count = std::min(sectors() - first, 1 + random_() % most);
   unsigned what = static_cast<unsigned>(random_() % 100);
   uint64_t aligned = first / cluster * cluster;
-  uint64_t clusters = std::min(plan_.sectors - aligned, cluster * (1 + random_() % 4));
+  uint64_t clusters = std::min(sectors() - aligned, cluster * (1 + random_() % 4));
   bool can_discard = !plan_.version_2 || !plan_.backing;
+  if (plan_.data_file && what >= 50 && what < 56) what = 0;  // nothing can be compressed there
   if (what < 50) co_return co_await change(first, count, 0);
   if (what < 56) co_return co_await change(aligned, std::min(clusters, cluster), 1);
   if (what < 62) co_return co_await change(first, count, 2);
@@ -290,22 +322,31 @@ Task<void> World::all_queues(unsigned operations) {
 void World::arm() {
   SimDisk& target = disk();
   target.random = &random_;
-  if (plan_.trouble == Trouble::faults)
+  if (plan_.trouble == Trouble::faults) {
     target.faults = {5 + static_cast<unsigned>(random_() % 60),
                      5 + static_cast<unsigned>(random_() % 60),
                      static_cast<unsigned>(random_() % 40)};
+    data().random = &random_;
+    data().faults = target.faults;
+  }
   if (plan_.trouble == Trouble::power) {
     uint64_t span = uint64_t{plan_.operations} * plan_.queues * 2;
     target.cut_after = target.changes + 1 + random_() % span;
-    target.on_cut = [this] { oracle_at_cut_ = oracle_; };
+    target.on_cut = [this] {
+      oracle_at_cut_ = oracle_;
+      saved_at_cut_ = saved_;
+      pending_at_cut_ = pending_;
+      data().cut = data().after_power_cut(random_);
+    };
   }
 }
 
 void World::check(bool leaks_allowed, const char* when) {
   std::string report;
   qcow2::Image* image = qcow2::image_of(user_.node());
-  if (Status status = wait(image->settle()); !status.ok())
-    fail("{}: settling: {}", when, Error::describe_errno(status.error_number()));
+  Status status = wait(image->settle());
+  if (status.ok()) status = wait(image->mend_flags());
+  if (!status.ok()) fail("{}: settling: {}", when, Error::describe_errno(status.error_number()));
   auto result = wait(qcow2::check_image(
       *image, {}, [&](qcow2::CheckSays, const std::string& line) { report += "\n    " + line; }));
   if (!result) fail("{}: check: {}", when, Error::describe_errno(result.error_number()));
@@ -316,10 +357,12 @@ void World::check(bool leaks_allowed, const char* when) {
 }
 
 void World::verify_all(bool survived, const char* when) {
-  std::vector<std::byte> data(plan_.sectors * kSector);
+  std::vector<std::byte> data(sectors() * kSector);
+  if (user_.length() != data.size())
+    fail("{}: {} bytes, not {}", when, user_.length(), data.size());
   Status status = wait(user_.preadv(0, IoVector::buffer(data.data(), data.size())));
   if (!status.ok()) fail("{}: read: {}", when, Error::describe_errno(status.error_number()));
-  for (uint64_t i = 0; i < plan_.sectors; ++i) {
+  for (uint64_t i = 0; i < sectors(); ++i) {
     const std::byte* sector = data.data() + i * kSector;
     bool good = survived ? oracle_.may_survive(i, sector) : oracle_.may_be(i, sector);
     if (good) {
@@ -335,39 +378,137 @@ void World::verify_all(bool survived, const char* when) {
   }
 }
 
+bool World::has_snapshot(const std::string& name) {
+  return qcow2::image_of(user_.node())->find_snapshot(name).has_value();
+}
+
+// False: it failed, as it may.
+template <class Action>
+bool World::try_to(Pending pending, Action action) {
+  pending_ = std::move(pending);
+  std::string why;
+  try {
+    action();
+  } catch (const Error& error) {
+    why = error.text();
+  }
+  if (why.empty()) {
+    pending_ = {};
+    return true;
+  }
+  note("failed: " + why);
+  bool no_room = why.ends_with("out of range");  // for so many references in a narrow refcount
+  if (plan_.trouble != Trouble::faults && !no_room) fail("{}", why);
+  return false;
+}
+
+// After a failure, or a power cut: finds out what has become of it.
+void World::settle_pending(const char* when) {
+  Pending pending = std::exchange(pending_, {});
+  using Kind = Pending::Kind;
+  bool there = !pending.name.empty() && has_snapshot(pending.name);
+  if (pending.kind == Kind::create && there)
+    saved_.push_back({pending.name, std::move(*pending.after)});
+  if (pending.kind == Kind::remove && !there)
+    std::erase_if(saved_, [&](const Saved& saved) { return saved.name == pending.name; });
+  if (pending.kind == Kind::apply) oracle_.merge(*pending.after);
+  if (pending.kind == Kind::resize) {
+    // What was cut off may be gone already, though the disk is still as large as it was.
+    uint64_t now = user_.length() / kSector;
+    if (now != oracle_.sectors() && now != pending.after->sectors())
+      fail("{}: the disk has {} sectors", when, now);
+    uint64_t least = std::min(oracle_.sectors(), pending.after->sectors());
+    for (uint64_t i = least; i < std::min(now, oracle_.sectors()); ++i) oracle_.allow(i, 0);
+    oracle_.resize(now);
+  }
+  for (const Saved& saved : saved_) {
+    if (!has_snapshot(saved.name)) fail("{}: snapshot {} is gone", when, saved.name);
+  }
+}
+
 void World::snapshot_round() {
   qcow2::Image* image = qcow2::image_of(user_.node());
   std::string name = fmt::format("s{}", ++in_snapshot_);
   unsigned what = static_cast<unsigned>(random_() % 3);
+  using Kind = Pending::Kind;
   if (saved_.empty() || what == 0) {
     note("snapshot " + name);
-    wait(image->create_snapshot({.name = name}));
-    saved_.push_back({name, oracle_});
-  } else {
-    size_t which = random_() % saved_.size();
-    note(fmt::format("{} {}", what == 1 ? "apply" : "delete", saved_[which].name));
-    size_t index = *image->find_snapshot(saved_[which].name);
-    if (what == 1) {
-      wait(image->apply_snapshot(index));
-      oracle_ = saved_[which].oracle;
-    } else {
-      wait(image->delete_snapshot(index));
-      saved_.erase(saved_.begin() + static_cast<long>(which));
-    }
+    bool done = try_to({Kind::create, name, oracle_},
+                       [&] { wait(image->create_snapshot({.name = name})); });
+    if (done) saved_.push_back({name, oracle_});
+    return;
   }
-  check(false, "after a snapshot operation");
-  verify_all(false, "after a snapshot operation");
+  size_t which = random_() % saved_.size();
+  Saved saved = saved_[which];
+  note(fmt::format("{} {}", what == 1 ? "apply" : "delete", saved.name));
+  std::optional<size_t> index = image->find_snapshot(saved.name);
+  if (!index) fail("snapshot {} is gone", saved.name);
+  if (what == 1) {
+    if (saved.oracle.sectors() != sectors()) return;  // a size and contents at once: too much
+    bool done = try_to({Kind::apply, saved.name, saved.oracle},
+                       [&] { wait(image->apply_snapshot(*index)); });
+    if (done) oracle_ = saved.oracle;
+  } else {
+    bool done =
+        try_to({Kind::remove, saved.name, {}}, [&] { wait(image->delete_snapshot(*index)); });
+    if (done) saved_.erase(saved_.begin() + static_cast<long>(which));
+  }
+}
+
+void World::resize_round() {
+  uint64_t now = 8 + random_() % (2 * plan_.sectors);
+  note(fmt::format("resize {} to {}", sectors(), now));
+  Oracle after = oracle_;
+  after.resize(now);
+  bool done =
+      try_to({Pending::Kind::resize, "", after}, [&] { wait(user_.truncate(now * kSector)); });
+  if (done) oracle_ = std::move(after);
+}
+
+// What is not a request: nobody else is there meanwhile.
+void World::control_round() {
+  bool snapshot = plan_.snapshots && (!plan_.resizes || random_() % 2 == 0);
+  if (snapshot)
+    snapshot_round();
+  else
+    resize_round();
+  if (disk().was_cut) return;
+  if (pending_.kind != Pending::Kind::nothing) return settle_pending("after a failure");
+  if (plan_.trouble != Trouble::none) return;
+  check(false, "after a control operation");
+  verify_all(false, "after a control operation");
+}
+
+// Each in a node of its own.
+void World::verify_snapshots() {
+  for (const Saved& saved : saved_) {
+    open(false);
+    wait(qcow2::show_snapshot(user_.node(), saved.name));
+    if (user_.length() != saved.oracle.sectors() * kSector)
+      fail("snapshot {} has {} bytes", saved.name, user_.length());
+    Oracle now = std::exchange(oracle_, saved.oracle);
+    verify_all(false, ("snapshot " + saved.name).c_str());
+    oracle_ = std::move(now);
+    close();
+  }
 }
 
 void World::after_power_cut() {
   disk().on_cut = nullptr;
   close();
   oracle_ = std::move(*oracle_at_cut_);
+  saved_ = std::move(saved_at_cut_);
+  pending_ = std::move(pending_at_cut_);
   disk().restore(std::move(disk().cut));
+  data().restore(std::move(data().cut));
   disk().cut_after = 0;
   plan_.trouble = Trouble::none;
   event_.clear();
   open();
+  // In version 2 nothing tells that flags may be wrong, which does no harm but shows.
+  bool flags = plan_.version_2 && pending_.kind != Pending::Kind::nothing;
+  if (flags) (void)wait(qcow2::check_image(*qcow2::image_of(user_.node()), {.leaks = true}, {}));
+  settle_pending("after the power cut");
   check(true, "after the power cut");
   verify_all(true, "after the power cut");
   oracle_.settle();
@@ -375,22 +516,24 @@ void World::after_power_cut() {
   check(true, "some time after the power cut");
   verify_all(false, "some time after the power cut");
   close();
+  verify_snapshots();
 }
 
 void World::run() {
   make_base();
   make_image();
   disk().restore(disk().contents());
+  data().restore(data().contents());
   open();
   check(false, "new");
   verify_all(false, "new");
-  bool rounds = plan_.snapshots && plan_.trouble == Trouble::none;
-  if (!rounds) arm();
-  for (int round = 0; round < (rounds ? 4 : 1); ++round) {
-    wait(all_queues(plan_.operations / (rounds ? 4 : 1)));
-    if (rounds) snapshot_round();
+  arm();
+  int rounds = plan_.snapshots || plan_.resizes ? 4 : 1;
+  for (int round = 0; round < rounds && !disk().was_cut; ++round) {
+    wait(all_queues(plan_.operations / static_cast<unsigned>(rounds)));
+    if (rounds > 1 && !disk().was_cut) control_round();
   }
-  disk().faults = {};
+  disk().faults = data().faults = {};
   if (disk().was_cut) return after_power_cut();
   disk().cut_after = 0;
   Trouble trouble = std::exchange(plan_.trouble, Trouble::none);
@@ -401,6 +544,7 @@ void World::run() {
   check(trouble == Trouble::faults, "opened again");
   verify_all(false, "opened again");
   close();
+  verify_snapshots();
 }
 
 bool run_seed(uint64_t seed, bool verbose) {
