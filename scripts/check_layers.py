@@ -49,7 +49,8 @@ EXTRA = [
     ("block/drivers/builtin.cc", {"block/qcow2", "block/crypto"}),
     ("block/drivers/nbd", {"block/nbd"}),
     ("block/export/nbd", {"block/nbd"}),
-    ("tools/nbd", {"block/nbd"}),
+    # It goes into the background as the daemon does.
+    ("tools/nbd", {"block/nbd", "storage-daemon"}),
     ("block/export/vhost_user", {"block/virtio"}),
     ("block/export/vduse", {"block/virtio"}),
 ]

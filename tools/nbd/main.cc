@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// strata-nbd: one image as an NBD server, or a look at what another server has.
+#include <fcntl.h>
+#include <linux/nbd.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <clocale>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include "storage-daemon/program/daemonize.h"
+#include "tools/nbd/serve.h"
+
+namespace strata::tools {
+namespace {
+
+constexpr int kFirstActivatedFd = 3;
+
+long environment_number(const char* name) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return -1;
+  std::string_view digits = text;
+  long value = -1;
+  auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  return error == std::errc() && end == digits.data() + digits.size() ? value : -1;
+}
+
+// The socket that a service manager listens on for us.
+std::optional<int> activated_socket(const NbdCommandLine& line) {
+  long count = environment_number("LISTEN_FDS");
+  if (environment_number("LISTEN_PID") != ::getpid() || count <= 0) return std::nullopt;
+  ::unsetenv("LISTEN_FDS");
+  ::unsetenv("LISTEN_PID");
+  if (count > 1) throw Error("qemu-nbd does not support socket activation with LISTEN_FDS > 1");
+  auto refuse = [](bool wanted, std::string_view text) {
+    if (wanted) throw Error("{}", text);
+  };
+  refuse(line.port.has_value(), "TCP port number can't be set when using socket activation");
+  refuse(line.bind.has_value(), "The interface can't be set when using socket activation");
+  refuse(line.socket.has_value(), "Unix socket can't be set when using socket activation");
+  refuse(line.connect.has_value(), "NBD device can't be set when using socket activation");
+  refuse(line.list, "List mode is incompatible with socket activation");
+  refuse(line.selinux_label.has_value(), "SELinux label can't be set when using socket activation");
+  if (int flags = ::fcntl(kFirstActivatedFd, F_GETFD); flags < 0)
+    throw Error("Socket activation failed: invalid file descriptor fd = {}: {}", kFirstActivatedFd,
+                Error::describe_errno(errno));
+  ::fcntl(kFirstActivatedFd, F_SETFD, FD_CLOEXEC);
+  return kFirstActivatedFd;
+}
+
+UniqueFd take_signals() {
+  std::signal(SIGPIPE, SIG_IGN);
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  for (int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&signals, number);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) throw Error::from_errno(errno, "Cannot receive signals");
+  return fd;
+}
+
+int disconnect(const std::string& device) {
+  UniqueFd fd(::open(device.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) throw Error("Cannot open {}: {}", device, Error::describe_errno(errno));
+  ::ioctl(fd.get(), NBD_CLEAR_QUE);
+  ::ioctl(fd.get(), NBD_DISCONNECT);
+  ::ioctl(fd.get(), NBD_CLEAR_SOCK);
+  fmt::print("{} disconnected\n", device);
+  return 0;
+}
+
+// A kernel without NBD says so before anything is served.
+void check_device(const std::string& device) {
+  UniqueFd fd(::open(device.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) throw Error("Failed to open {}: {}", device, Error::describe_errno(errno));
+  throw Error("Failed to set NBD socket: connecting kernel devices is not built in");
+}
+
+int run(int argc, char** argv) {
+  std::setlocale(LC_ALL, "");
+  set_program_name(argv[0]);
+  NbdStart start;
+  start.line = parse_nbd_command_line(argc, argv);
+  const NbdCommandLine& line = start.line;
+  if (line.exit) return *line.exit;
+  if (line.disconnect) return disconnect(*line.disconnect);
+  start.passed = activated_socket(line);
+  if (line.connect) check_device(*line.connect);
+  Daemonizer daemonizer;
+  if (line.fork) daemonizer.begin();
+  start.ready = [&daemonizer] { daemonizer.ready(); };
+  start.signals = take_signals();
+  Tool tool(argv[0]);
+  if (line.list) return tool.run(list_exports(tool, line));
+  return tool.run(serve_image(tool, start));
+}
+
+}  // namespace
+}  // namespace strata::tools
+
+int main(int argc, char** argv) {
+  try {
+    return strata::tools::run(argc, argv);
+  } catch (const strata::Error& error) {
+    strata::tools::report(error);
+  } catch (const std::exception& error) {
+    strata::write_log_line(error.what());
+  }
+  return EXIT_FAILURE;
+}

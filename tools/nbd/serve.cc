@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tools/nbd/serve.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "block/aio/fd_watch.h"
+#include "block/export/nbd/export.h"
+#include "block/export/nbd/server.h"
+#include "block/graph/open.h"
+#include "storage-daemon/program/pid_file.h"
+#include "tools/common/access_objects.h"
+#include "tools/common/image.h"
+
+namespace strata::tools {
+namespace {
+
+using nbd_export::ExportSettings;
+using nbd_export::NbdExport;
+using nbd_export::NbdServer;
+
+// A new socket file belongs to this label; the next ones to none.
+class SelinuxLabel {
+ public:
+  explicit SelinuxLabel(const std::optional<std::string>& label) : label_(label) {
+    if (label_ && !set(*label_))
+      throw Error::from_errno(errno, "Cannot set SELinux socket create context to {}", *label_);
+  }
+  ~SelinuxLabel() {
+    if (label_) set("");
+  }
+  SelinuxLabel(const SelinuxLabel&) = delete;
+  SelinuxLabel& operator=(const SelinuxLabel&) = delete;
+
+ private:
+  static bool set(const std::string& label) {
+    UniqueFd fd(::open("/proc/thread-self/attr/sockcreate", O_WRONLY | O_CLOEXEC));
+    return fd && ::write(fd.get(), label.c_str(), label.size() + 1) >= 0;
+  }
+  const std::optional<std::string>& label_;
+};
+
+nbd_export::TlsPolicy tls_policy(const NbdCommandLine& line) {
+  nbd_export::TlsPolicy tls;
+  if (!line.tls_creds) return tls;
+  try {
+    tls.credentials = find_defined_credentials(*line.tls_creds);
+    if (tls.credentials->endpoint() != TlsEndpoint::server)
+      throw Error("Expected TLS credentials for a server endpoint");
+  } catch (Error& error) {
+    throw std::move(error).prepend("Failed to get TLS creds: ");
+  }
+  if (line.tls_authz) tls.authorization = find_defined_authorization(*line.tls_authz);
+  return tls;
+}
+
+ImageSource source_of(const NbdCommandLine& line) {
+  ImageSource source;
+  if (line.image_options)
+    source.options = parse_image_options(line.image);
+  else
+    source.filename = line.image;
+  source.format = line.format;
+  if (line.detect_zeroes) source.options["detect-zeroes"] = qapi::to_string(*line.detect_zeroes);
+  return source;
+}
+
+// The image from `offset` on.
+Task<NodePtr> open_window(Tool& tool, NodePtr image, uint64_t offset, bool writable) {
+  qapi::BlockdevOptions options;
+  options.select(qapi::BlockdevDriver::raw);
+  options.read_only = !writable;
+  auto& raw = *options.get_if<qapi::BlockdevOptionsRaw>();
+  raw.offset = static_cast<int64_t>(offset);
+  raw.file = image->name();
+  co_return co_await open_node(tool.loop(), tool.layer(), std::move(options));
+}
+
+Task<std::unique_ptr<Backend>> open_served(Tool& tool, const NbdCommandLine& line) {
+  if (line.snapshot_name || line.snapshot_id)
+    throw Error(
+        "Failed to load snapshot: Block format '{}' used by device '' does not support "
+        "temporarily loading internal snapshots",
+        line.format.value_or("raw"));
+  if (line.offset == 0) {
+    co_return co_await open_backend(tool, source_of(line), line.flags);
+  }
+  NodePtr image = co_await open_image(tool, source_of(line), line.flags);
+  NodePtr node = co_await open_window(tool, std::move(image), line.offset, line.flags.writable);
+  auto window = std::make_unique<Backend>(tool.layer());
+  PermissionSet needed = Permission::consistent_read;
+  if (line.flags.writable) needed |= Permission::write;
+  window->attach(tool.loop(), std::move(node), {needed, kAllPermissions});
+  window->set_write_cache(!line.flags.write_through);
+  co_return window;
+}
+
+// Told when the server is to end.
+struct End {
+  explicit End(const NbdCommandLine& command_line) : line(command_line) {}
+
+  const NbdCommandLine& line;
+  Event reached;
+  NbdServer* server = nullptr;
+
+  void client_gone(bool served) {
+    if (served && !line.persistent && server->clients() == 0) reached.set();
+  }
+};
+
+Task<void> end_on_signal(MainLoop& loop, int fd, CancelToken cancel, Event& end) {
+  FdWatch watch(loop.context(), fd);
+  if (co_await watch.readable(cancel)) end.set();
+}
+
+Task<std::vector<ListeningSocket>> listen(Tool& tool, const NbdStart& start) {
+  std::vector<ListeningSocket> sockets;
+  if (start.passed) {
+    sockets.push_back({UniqueFd(*start.passed), SocketFile()});
+    co_return sockets;
+  }
+  SelinuxLabel label(start.line.selinux_label);
+  co_return co_await listen_on(tool.context(), nbd_address(start.line), SOMAXCONN,
+                               tool.passed_fds());
+}
+
+// Whose fault it was that the image could not be opened.
+std::string opening_prefix(const NbdCommandLine& line) {
+  bool names_a_file = !line.image_options && line.offset == 0 && !line.snapshot_name;
+  return names_a_file ? fmt::format("Failed to blk_new_open '{}': ", line.image) : "";
+}
+
+ExportSettings settings_of(const NbdCommandLine& line) {
+  ExportSettings settings;
+  settings.name = line.export_name;
+  settings.description = line.description;
+  settings.writable = line.flags.writable;
+  settings.allocation_depth = line.allocation_depth;
+  settings.multi_conn = line.shared != 1;
+  return settings;
+}
+
+}  // namespace
+
+SocketAddress nbd_address(const NbdCommandLine& line) {
+  if (line.socket) return UnixAddress{.path = *line.socket};
+  return InetAddress{.host = line.bind.value_or("0.0.0.0"), .port = line.port.value_or("10809")};
+}
+
+Task<int> serve_image(Tool& tool, NbdStart& start) {
+  const NbdCommandLine& line = start.line;
+  nbd_export::TlsPolicy tls = tls_policy(line);
+  std::unique_ptr<Backend> backend;
+  try {
+    backend = co_await open_served(tool, line);
+  } catch (Error& error) {
+    throw std::move(error).prepend(opening_prefix(line));
+  }
+  std::optional<Error> failure;
+  CancelSource stop_watching;
+  TaskScope watching;
+  std::unique_ptr<NbdServer> server;
+  std::shared_ptr<NbdExport> served;
+  Backend& image = *backend;
+  try {
+    if (!line.bitmaps.empty()) throw Error("Bitmap '{}' is not found", line.bitmaps.front());
+    served = std::make_shared<NbdExport>(std::move(backend), settings_of(line));
+    nbd_export::ServerLimits limits{.max_connections = static_cast<uint32_t>(line.shared),
+                                    .handshake_seconds = line.handshake_seconds};
+    std::vector<ListeningSocket> sockets = co_await listen(tool, start);
+    End end(line);
+    server = std::make_unique<NbdServer>(tool.loop(), limits, std::move(tls), std::move(sockets),
+                                         [](std::string_view text) { log_error("{}", text); });
+    end.server = server.get();
+    server->on_client_gone([&end](bool had_export) { end.client_gone(had_export); });
+    server->add_export(served);
+    PidFile pid_file;
+    if (line.pid_file) pid_file = PidFile(*line.pid_file);
+    start.ready();
+    watching.spawn(
+        end_on_signal(tool.loop(), start.signals.get(), stop_watching.token(), end.reached));
+    co_await end.reached.wait();
+    server->on_client_gone({});
+  } catch (const Error& error) {
+    failure = error;
+  }
+  stop_watching.cancel();
+  co_await watching.join();
+  if (server) {
+    co_await server->remove_export(served);
+    co_await server->stop();
+  }
+  co_await image.close(tool.loop());
+  if (failure) throw *std::move(failure);
+  co_return 0;
+}
+
+}  // namespace strata::tools
