@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <vector>
 
 #include "block/nbd/protocol.h"
 #include "tools/common/objects.h"
@@ -134,10 +135,14 @@ class Parser {
 
 NbdCommandLine Parser::parse(int argc, char** argv) {
   line_.flags.writable = true;
+  // getopt() complains in the name of the first word.
   std::string name(program_name());
-  argv[0] = name.data();  // getopt() complains in its name
+  std::vector<char*> words(argv, argv + argc);
+  words[0] = name.data();
+  words.push_back(nullptr);
   int found = 0;
-  while ((found = ::getopt_long(argc, argv, kShortOptions, kLongOptions.data(), nullptr)) != -1) {
+  while ((found = ::getopt_long(argc, words.data(), kShortOptions, kLongOptions.data(), nullptr)) !=
+         -1) {
     if (found == 'h') {
       print_nbd_help();
       return ended(0);
@@ -152,7 +157,7 @@ NbdCommandLine Parser::parse(int argc, char** argv) {
     }
     take(found, optarg != nullptr ? optarg : "");
   }
-  check(argc, argv);
+  check(argc, words.data());
   return std::move(line_);
 }
 
