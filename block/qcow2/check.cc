@@ -18,7 +18,8 @@ Task<Status> Check::run() {
   result_.corruptions_fixed += of_snapshots_.corruptions_fixed;
   result_.check_errors += of_snapshots_.check_errors;
   bool fixing = fix_.leaks || fix_.errors;
-  if (!status.ok() || !fixing || in_use_) co_return status;
+  if (!status.ok() || !fixing) co_return status;
+  if (in_use_) co_return co_await fix_leaks_in_use();
   status = co_await image_.settle();
   bool sound = result_.corruptions == 0 && result_.check_errors == 0;
   if (status.ok() && sound) status = co_await image_.clear_broken_flags();

@@ -109,14 +109,23 @@ Task<Status> Check::compare_block(uint64_t index, CheckFix fix, bool last) {
   co_return Status();
 }
 
+// The next cluster whose count in the block is not what was counted; else `end`.
+uint64_t Check::skip_equal(uint64_t cluster, uint64_t first, uint64_t end) noexcept {
+  for (; cluster < end; ++cluster) {
+    uint64_t counted = counts_.get(cluster);
+    if (load_refcount(block_, geometry_.refcount_order(), cluster - first) != counted)
+      return cluster;
+    if (counted != 0) highest_ = cluster;
+  }
+  return end;
+}
+
 Task<Status> Check::compare_clusters(uint64_t first, uint64_t end, CheckFix fix, bool last) {
   bool changed = false;
-  for (uint64_t cluster = first; cluster < end; ++cluster) {
+  for (uint64_t cluster = first; (cluster = skip_equal(cluster, first, end)) < end; ++cluster) {
     uint64_t counted = counts_.get(cluster);
     uint64_t stored = load_refcount(block_, geometry_.refcount_order(), cluster - first);
-    if ((stored | counted) != 0) highest_ = cluster;
-    if (stored == counted) [[likely]]
-      continue;
+    highest_ = cluster;
     bool leak = stored > counted;
     if (stored == 0) needs_rebuild_ = true;
     bool fixable = stored != 0 && (leak ? fix.leaks : fix.errors);
@@ -125,16 +134,28 @@ Task<Status> Check::compare_clusters(uint64_t first, uint64_t end, CheckFix fix,
         : leak  ? "Leaked"
                 : "ERROR",
         cluster, stored, counted);
-    if (fixable && co_await fix_count(cluster, stored, counted)) {
+    if (fixable && in_use_) leaked_.push_back({cluster, stored, counted});
+    if (fixable && (in_use_ || co_await fix_count(cluster, stored, counted))) {
       ++(leak ? result_.leaks_fixed : result_.corruptions_fixed);
-      changed = true;
+      changed = !in_use_;
       continue;
     }
     if (last) counts_.set(cluster, stored);
     ++(leak ? result_.leaks : result_.corruptions);
   }
   if (!changed) co_return Status();
-  co_return in_use_ ? co_await image_.write_back_locked() : co_await image_.write_back();
+  co_return co_await image_.write_back();
+}
+
+// What was found on the disk, which must stay as it is until everything has been compared. Nobody
+// can have taken these clusters meanwhile: they are not free.
+Task<Status> Check::fix_leaks_in_use() {
+  for (const Leak& leak : leaked_) {
+    if (co_await fix_count(leak.cluster, leak.stored, leak.counted)) continue;
+    --result_.leaks_fixed;
+    ++result_.leaks;
+  }
+  co_return co_await image_.write_back_locked();
 }
 
 // Discarded before anybody else can have it.
@@ -219,6 +240,20 @@ Task<Status> Check::check_copied_entry(L1Index index, L1Entry entry, bool repair
   co_return status;
 }
 
+// The next entry of which it is not plain that its flag is right.
+size_t Check::skip_right_flags(size_t at) const noexcept {
+  bool known = unreadable_.empty() && !image_.has_data_file();
+  for (; at < buffer_.size(); at += geometry_.l2_entry_size()) {
+    L2Entry entry{load_be<uint64_t>(buffer_, at), 0};
+    if (entry.raw == 0) continue;
+    uint64_t cluster = geometry_.cluster_of(entry.offset()).value;
+    bool plain =
+        known && !entry.is_compressed() && entry.offset().value != 0 && cluster < counts_.size();
+    if (!plain || (counts_.get(cluster) == 1) != entry.copied()) return at;
+  }
+  return at;
+}
+
 Task<Status> Check::check_copied_table(HostOffset table, bool repair) {
   buffer_.resize(geometry_.cluster_size());
   Status status = co_await image_.file_.read(table, buffer_);
@@ -228,9 +263,9 @@ Task<Status> Check::check_copied_table(HostOffset table, bool repair) {
     co_return status;
   }
   uint64_t wrong = 0;
-  for (size_t at = 0; at < buffer_.size(); at += geometry_.l2_entry_size()) {
+  for (size_t at = 0; (at = skip_right_flags(at)) < buffer_.size();
+       at += geometry_.l2_entry_size()) {
     L2Entry entry{load_be<uint64_t>(buffer_, at), 0};
-    if (entry.raw == 0) continue;
     ClusterKind kind = entry.kind(geometry_, image_.has_data_file());
     if (kind != ClusterKind::normal && kind != ClusterKind::zero_allocated) continue;
     HostCluster cluster = geometry_.cluster_of(entry.offset());

@@ -34,14 +34,15 @@ void Check::count(HostOffset at, uint64_t bytes, uint64_t times) {
   uint64_t last = geometry_.cluster_of(HostOffset(end - 1)).value;
   if (last >= counts_.size()) counts_.resize(last + 1);
   for (uint64_t cluster = geometry_.cluster_of(at).value; cluster <= last; ++cluster) {
-    if (counts_.add(cluster, times)) [[likely]]
-      continue;
-    error(
-        "ERROR: overflow cluster offset={:#x}\nUse qemu-img amend to increase the refcount entry "
-        "width or qemu-img convert to create a clean copy if the image cannot be opened for "
-        "writing",
-        cluster << geometry_.cluster_bits());
+    if (!counts_.add(cluster, times)) overflow(cluster);
   }
+}
+
+void Check::overflow(uint64_t cluster) {
+  error(
+      "ERROR: overflow cluster offset={:#x}\nUse qemu-img amend to increase the refcount entry "
+      "width or qemu-img convert to create a clean copy if the image cannot be opened for writing",
+      cluster << geometry_.cluster_bits());
 }
 
 Task<Status> Check::load_refcount_table() {

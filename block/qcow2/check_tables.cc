@@ -46,6 +46,12 @@ Task<Status> Check::walk_table(Walk& walk) {
     L2Entry entry{load_be<uint64_t>(buffer_, at), 0};
     if (size == 16) entry.bitmap = load_be<uint64_t>(buffer_, at + 8);
     if (entry.raw == 0 && entry.bitmap == 0) continue;
+    if (is_plain(entry)) [[likely]] {
+      note_place(walk, entry.offset());
+      uint64_t cluster = geometry_.cluster_of(entry.offset()).value;
+      if (!counts_.add(cluster, walk.times)) overflow(cluster);
+      continue;
+    }
     bool to_zero = !walk.quiet && judge_entry(walk, at / size, entry);
     if (to_zero) {
       status = co_await zero_entry(walk.table, at);
@@ -58,6 +64,20 @@ Task<Status> Check::walk_table(Walk& walk) {
       count(HostOffset(range->offset), range->bytes, walk.times);
   }
   co_return Status();
+}
+
+// Nothing can be wrong with it but its count.
+bool Check::is_plain(const L2Entry& entry) const noexcept {
+  constexpr uint64_t kUnusual = kCompressedFlag | kL2StandardReserved | kZeroFlag;
+  return (entry.raw & kUnusual) == 0 && entry.bitmap == 0 && entry.offset().value != 0 &&
+         geometry_.is_cluster_aligned(entry.offset().value) && entry.offset().value < file_bytes_ &&
+         !image_.has_data_file();
+}
+
+void Check::note_place(Walk& walk, HostOffset at) const noexcept {
+  ++walk.visit.allocated;
+  if (walk.next_contiguous.value != 0 && at != walk.next_contiguous) ++walk.visit.fragmented;
+  walk.next_contiguous = at + geometry_.cluster_size();
 }
 
 // Tables that are referred to more often than they were walked through.
@@ -145,9 +165,7 @@ bool Check::judge_placed(Walk& walk, const L2Entry& entry) {
       if (walk.fix.errors) return true;
     }
   }
-  ++walk.visit.allocated;
-  if (walk.next_contiguous.value != 0 && at != walk.next_contiguous) ++walk.visit.fragmented;
-  walk.next_contiguous = at + geometry_.cluster_size();
+  note_place(walk, at);
   return false;
 }
 

@@ -102,6 +102,7 @@ class Check {
   Task<Status> load_refcount_table();
   Task<Status> count_references(CheckFix fix);
   void count(HostOffset at, uint64_t bytes, uint64_t times = 1);
+  void overflow(uint64_t cluster);
   uint64_t bytes_in_file(HostOffset table, uint64_t bytes) const noexcept;
   void add_stretch(std::vector<Stretch>& to, HostOffset table, uint64_t bytes) const;
   Task<Status> next_entries(Sweep& sweep);
@@ -121,21 +122,29 @@ class Check {
   Task<Status> walk_table(Walk& walk);
   Task<Status> count_again();
   std::optional<ByteRange> range_of(const L2Entry& entry) const noexcept;
+  bool is_plain(const L2Entry& entry) const noexcept;
+  void note_place(Walk& walk, HostOffset at) const noexcept;
   bool judge_entry(Walk& walk, size_t index, const L2Entry& entry);
   void judge_compressed(Walk& walk, size_t index, L2Entry entry);
   bool judge_placed(Walk& walk, const L2Entry& entry);
   Task<Status> zero_entry(HostOffset table, size_t in_table);
 
   // check_refcounts.cc
+  struct Leak {
+    uint64_t cluster = 0, stored = 0, counted = 0;
+  };
   Task<Status> check_refcounts();
   Task<Status> compare(CheckFix fix, bool last);
   Task<Status> compare_block(uint64_t index, CheckFix fix, bool last);
   Task<Status> compare_clusters(uint64_t first, uint64_t end, CheckFix fix, bool last);
+  Task<Status> fix_leaks_in_use();
+  uint64_t skip_equal(uint64_t cluster, uint64_t first, uint64_t end) noexcept;
   Task<bool> fix_count(uint64_t cluster, uint64_t stored, uint64_t counted);
   Task<Status> rebuild_and_compare();
   Task<std::optional<uint64_t>> stored_count(HostCluster cluster);
   Task<Status> check_copied();
   Task<Status> check_copied_entry(L1Index index, L1Entry entry, bool repair);
+  size_t skip_right_flags(size_t at) const noexcept;
   Task<Status> check_copied_table(HostOffset table, bool repair);
 
   // check_rebuild.cc
@@ -165,6 +174,7 @@ class Check {
   std::vector<ByteRange> metadata_;  // but L2 tables; sorted
   CheckResult result_;
   std::set<uint64_t> unreadable_;  // indexes of refcount blocks
+  std::vector<Leak> leaked_;       // of an image in use: to be mended in the end
   uint64_t highest_ = 0;
   bool needs_rebuild_ = false;
   bool told_of_unaligned_ = false;

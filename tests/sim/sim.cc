@@ -2,7 +2,7 @@
 //
 // qcow2 on a simulated disk, under seeded workloads.
 //
-//   sim [--seed N] [--runs COUNT] [--verbose]
+//   sim [--seed N] [--runs COUNT] [--trouble none|faults|power] [--verbose]
 //
 // Each seed chooses an image, some queues of requests, and what goes wrong: nothing, failing
 // requests, or the power, after some write. Afterwards the metadata must be sound and each sector
@@ -101,8 +101,9 @@ qapi::BlockdevRef file_named(const std::string& name) {
 // One image, its host and its user.
 class World {
  public:
-  World(uint64_t seed, bool verbose)
+  World(uint64_t seed, std::optional<Trouble> trouble, bool verbose)
       : random_(seed), plan_(random_), host_(random_), oracle_(plan_.sectors), verbose_(verbose) {
+    if (trouble) plan_.trouble = *trouble;
     if (verbose_) std::printf("seed %lu: %s\n", seed, plan_.describe().c_str());
   }
   void run();
@@ -547,8 +548,8 @@ void World::run() {
   verify_snapshots();
 }
 
-bool run_seed(uint64_t seed, bool verbose) {
-  auto world = std::make_unique<World>(seed, verbose);
+bool run_seed(uint64_t seed, std::optional<Trouble> trouble, bool verbose) {
+  auto world = std::make_unique<World>(seed, trouble, verbose);
   std::string why;
   try {
     world->run();
@@ -570,14 +571,21 @@ int main(int argc, char** argv) {
   uint64_t seed = 1;
   uint64_t runs = 1;
   bool verbose = false;
+  std::optional<strata::sim::Trouble> trouble;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
     if (word == "--seed" && i + 1 < argc) seed = std::strtoull(argv[++i], nullptr, 10);
     if (word == "--runs" && i + 1 < argc) runs = std::strtoull(argv[++i], nullptr, 10);
+    if (word == "--trouble" && i + 1 < argc) {
+      std::string kind = argv[++i];
+      trouble = kind == "none"     ? strata::sim::Trouble::none
+                : kind == "faults" ? strata::sim::Trouble::faults
+                                   : strata::sim::Trouble::power;
+    }
     if (word == "--verbose") verbose = true;
   }
   for (uint64_t i = 0; i < runs; ++i) {
-    if (strata::sim::run_seed(seed + i, verbose)) continue;
+    if (strata::sim::run_seed(seed + i, trouble, verbose)) continue;
     std::fflush(stdout);
     std::_Exit(1);
   }

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "block/aio/aio_context.h"
+#include "block/base/error.h"
 #include "block/graph/open.h"
 
 namespace strata::sim {
@@ -97,6 +98,7 @@ class SimDriver final : public Driver {
   Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags) override {
     // The memory is the caller's until the end, and what it holds then counts.
     co_await linger();
+    if (offset + from.size() > disk_->most_bytes) co_return Status::error(EFBIG);
     std::vector<std::byte> data(from.size());
     from.copy_to(data.data());
     if (int error = disk_->fault_of_change()) {
@@ -111,6 +113,7 @@ class SimDriver final : public Driver {
   }
   Task<Status> pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags) override {
     co_await linger();
+    if (offset + bytes > disk_->most_bytes) co_return Status::error(EFBIG);
     if (int error = disk_->fault_of_change()) co_return Status::error(error);
     disk_->change({offset, std::vector<std::byte>(bytes), false});
     co_return Status();
@@ -137,6 +140,7 @@ class SimDriver final : public Driver {
     return Task<Result<uint64_t>>::ready(uint64_t{disk_->current_.size()});
   }
   Task<void> truncate(uint64_t size, TruncateOptions) override {
+    if (size > disk_->most_bytes) throw Error::from_errno(EFBIG, "Could not resize");
     disk_->change({size, {}, true});
     co_return;
   }

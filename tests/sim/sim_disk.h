@@ -35,6 +35,8 @@ class SimDisk {
   const std::vector<std::byte>& contents() const noexcept { return current_; }
 
   Faults faults;
+  // EFBIG behind this.
+  uint64_t most_bytes = UINT64_MAX;
   uint64_t changes = 0;  // how many operations have changed something
   // After so many of them the power fails: what is left then is kept in `cut`.
   uint64_t cut_after = 0;

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ways in which others have lost data, or lied about it (the catalogue's numbers in the names). What
+needs a fault at every step, or a late discard, is in tests/sim."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.nbd_wire import CMD_FLUSH, NBD
+
+BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
+OURS = BUILD / "bin/compat"
+MIB = 1 << 20
+
+pytestmark = pytest.mark.skipif(not (OURS / "qemu-io").exists() or not shutil.which("qemu-img"),
+                                reason="needs our tools and QEMU's")
+
+
+def run(*words, status=0, **options):
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True,
+                          timeout=120, check=False, **options)
+    assert done.returncode == status, f"{words}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "t.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", path, "256M")
+    return path
+
+
+def serve(daemon, path):
+    daemon.qmp.cmd("blockdev-add", {"driver": "qcow2", "node-name": "disk",
+                                    "file": {"driver": "file", "filename": str(path)}})
+    daemon.serve_nbd()
+    daemon.export("disk", writable=True)
+    client = NBD(daemon.nbd_path)
+    client.open("disk")
+    return client
+
+
+def test_s4_flushes_do_not_make_the_file_grow(daemon, image):
+    with serve(daemon, image) as client:
+        client.write(0, b"x" * MIB)
+        client.request(CMD_FLUSH)
+        size = image.stat().st_size
+        for turn in range(3000):
+            client.write(turn % 256 * 4096, bytes([turn % 256]) * 4096)
+            client.request(CMD_FLUSH)
+    assert image.stat().st_size == size
+
+
+def test_s5_an_inactive_node_has_written_all_it_cached(daemon, image):
+    with serve(daemon, image) as client:
+        for turn in range(64):
+            client.write(turn * 3 * MIB, bytes([turn + 1]) * 4096)
+    daemon.qmp.cmd("block-export-del", {"id": "exp0"})
+    daemon.qmp.cmd("blockdev-set-active", {"node-name": "disk", "active": False})
+    commands = [word for turn in range(64)
+                for word in ("-c", f"read -P {turn + 1} {turn * 3 * MIB} 4k")]
+    output = run("qemu-io", "-r", "-f", "qcow2", *commands, image)
+    assert "failed" not in output and output.count("read 4096/4096") == 64
+    run("qemu-img", "check", image)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 12 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)],
+                          capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("needs to mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_s9_no_space_on_closing_is_a_failure(small_disk):
+    """The refcount block for what is behind 8 MiB is written when the image is closed."""
+    image = small_disk / "t.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", "-o", "cluster_size=4k", image, "64M")
+    tool = subprocess.Popen([OURS / "qemu-io", "-f", "qcow2", image], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    tool.stdin.write("write 0 8800k\n")
+    tool.stdin.flush()
+    output = ""
+    while "wrote 9011200/9011200" not in output:
+        line = tool.stdout.readline()
+        assert line, output
+        output += line
+    with (small_disk / "filler").open("wb", buffering=0) as filler:
+        try:
+            while filler.write(bytes(4096)) == 4096:
+                pass
+        except OSError:
+            pass
+    output, _ = tool.communicate(timeout=60)
+    assert tool.returncode != 0, output
+    (small_disk / "filler").unlink()
+    run(OURS / "qemu-img", "check", "-r", "all", image)
