@@ -62,6 +62,7 @@ Task<Status> Check::rebuild_and_compare() {
     if (!status.ok()) co_return status;
     if (needs_rebuild_) say("ERROR rebuilt refcount structure is still broken");
     fresh_leaks = result_.leaks;
+    saved.corruptions = result_.corruptions;
     result_ = saved;
   }
   if (result_.corruptions < found.corruptions)

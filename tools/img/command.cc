@@ -82,9 +82,16 @@ Task<Backend*> Images::open(std::string name, std::optional<std::string> format,
   co_return open_.back().get();
 }
 
-Task<void> Images::close_all() {
-  for (const auto& image : open_) co_await image->close(tool_.loop());
+// The nodes say themselves what was wrong.
+Task<bool> Images::close_all() {
+  bool written = true;
+  for (const auto& image : open_) {
+    if (!image->is_attached()) continue;
+    if (image->node().is_writable() && !(co_await image->flush()).ok()) written = false;
+    co_await image->close(tool_.loop());
+  }
   open_.clear();
+  co_return written;
 }
 
 }  // namespace strata::tools

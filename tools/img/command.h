@@ -86,8 +86,8 @@ class Images {
   // that names the image.
   Task<Backend*> open(std::string name, std::optional<std::string> format, bool image_options,
                       OpenFlags flags);
-  // Flushes and lets go of all that was opened.
-  Task<void> close_all();
+  // Flushes and lets go of all that was opened. False: not all that was written is on the medium.
+  Task<bool> close_all();
 
  private:
   Tool& tool_;

@@ -29,8 +29,8 @@ Task<int> run_command(Images& images, const Subcommand& command, Words& words) {
     fmt::print(stderr, "Try '{} {} --help' for more information\n", program_name(), command.name);
   }
   if (failed) report(*failed);
-  co_await images.close_all();
-  co_return status;
+  bool written = co_await images.close_all();
+  co_return status == 0 && !written ? 1 : status;
 }
 
 int refuse(std::string_view text) {

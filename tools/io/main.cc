@@ -208,7 +208,7 @@ Task<bool> run_session(Shell& shell, const CommandLine& line) {
       if (!co_await shell.execute(command)) ok = false;
     }
   }
-  co_await shell.close();
+  if (!co_await shell.close()) ok = false;
   co_return ok;
 }
 

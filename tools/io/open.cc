@@ -138,8 +138,7 @@ Task<bool> command_open(Shell& shell, Arguments& arguments) {
 }
 
 Task<bool> command_close(Shell& shell, Arguments&) {
-  co_await shell.close();
-  co_return true;
+  co_return co_await shell.close();
 }
 
 Task<bool> command_reopen(Shell& shell, Arguments& arguments) {

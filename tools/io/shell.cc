@@ -91,17 +91,23 @@ Task<bool> Shell::open(ImageSource source, OpenFlags flags) {
   co_return !failed;
 }
 
-Task<void> Shell::close() {
+// The node says itself what was wrong.
+Task<bool> Shell::close() {
   co_await background_.join();
-  if (image_) co_await image_->close(tool_.loop());
+  bool written = true;
+  if (image_) {
+    if (image_->node().is_writable()) written = (co_await image_->flush()).ok();
+    co_await image_->close(tool_.loop());
+  }
   image_.reset();
+  co_return written;
 }
 
 Task<void> Shell::reopen(OpenFlags flags, boost::json::object options) {
   ImageSource changed = source_;
   merge_options(options, source_.options);
   changed.options = std::move(options);
-  co_await close();
+  (void)co_await close();
   std::optional<Error> failed;
   try {
     image_ = co_await open_backend(tool_, changed, flags);

@@ -32,7 +32,8 @@ class Shell {
   Task<bool> open(ImageSource source, OpenFlags flags);
   // Opens the same image again with other options, or keeps it as it is. Throws Error.
   Task<void> reopen(OpenFlags flags, boost::json::object options);
-  Task<void> close();
+  // False: what was written is not all on the medium.
+  Task<bool> close();
   bool has_image() const noexcept { return image_ != nullptr; }
   Backend& image() noexcept { return *image_; }
   const OpenFlags& image_flags() const noexcept { return image_flags_; }

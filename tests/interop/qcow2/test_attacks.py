@@ -58,7 +58,8 @@ def test_s5_an_inactive_node_has_written_all_it_cached(daemon, image):
     with serve(daemon, image) as client:
         for turn in range(64):
             client.write(turn * 3 * MIB, bytes([turn + 1]) * 4096)
-    daemon.qmp.cmd("block-export-del", {"id": "exp0"})
+    daemon.qmp.cmd("block-export-del", {"id": "exp0", "mode": "hard"})
+    daemon.wait_for(lambda: not daemon.qmp.cmd("query-block-exports"), "the end of the export")
     daemon.qmp.cmd("blockdev-set-active", {"node-name": "disk", "active": False})
     commands = [word for turn in range(64)
                 for word in ("-c", f"read -P {turn + 1} {turn * 3 * MIB} 4k")]
