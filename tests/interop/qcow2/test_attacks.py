@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ways in which others have lost data, or lied about it (the catalogue's numbers in the names). What
-needs a fault at every step, or a late discard, is in tests/sim."""
+"""Ways in which others have lost data, or lied about it (the catalogue's numbers in the names).
+What needs a fault at every step, or a late discard, is in tests/sim."""
 
 import os
 import shutil
