@@ -3,6 +3,8 @@
 
 #include <array>
 
+#include "block/drivers/blkdebug/blkdebug.h"
+#include "block/drivers/copy_on_read.h"
 #include "block/drivers/file/file.h"
 #include "block/drivers/nbd/nbd.h"
 #include "block/drivers/null/null.h"
@@ -12,9 +14,9 @@
 namespace strata {
 
 std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
-  static constexpr std::array<const DriverDescriptor*, 7> kDrivers{
-      &kFileDriver,   &kHostDeviceDriver, &kNbdDriver, &kNullAioDriver,
-      &kNullCoDriver, &kQcow2Driver,      &kRawDriver,
+  static constexpr std::array kDrivers{
+      &kBlkdebugDriver, &kCopyOnReadDriver, &kFileDriver,  &kHostDeviceDriver, &kNbdDriver,
+      &kNullAioDriver,  &kNullCoDriver,     &kQcow2Driver, &kRawDriver,
   };
   return kDrivers;
 }

@@ -144,6 +144,17 @@ object parse_null_name(std::string_view driver, std::string_view name) {
   return options;
 }
 
+// blkdebug:[config]:image
+object parse_blkdebug_name(std::string_view rest) {
+  size_t colon = rest.find(':');
+  if (colon == rest.npos) throw Error("blkdebug requires both config file and image path");
+  object options;
+  options["driver"] = "blkdebug";
+  if (colon != 0) options["config"] = std::string(rest.substr(0, colon));
+  options["image"] = options_of_filename(std::string(rest.substr(colon + 1)));
+  return options;
+}
+
 }  // namespace
 
 bool has_protocol_prefix(std::string_view name) noexcept {
@@ -168,6 +179,7 @@ object options_of_filename(const std::string& name) {
     if (prefix == "nbd") return parse_nbd_name(rest);
     throw Error("Invalid URI");
   }
+  if (prefix == "blkdebug") return parse_blkdebug_name(rest);
   if (prefix == "null-co" || prefix == "null-aio") return parse_null_name(prefix, name);
   throw Error("Unknown protocol '{}'", prefix);
 }

@@ -9,6 +9,12 @@
 
 namespace strata {
 
+Task<Status> Driver::prefetch(uint64_t offset, uint64_t bytes) {
+  Edge* filtered = node().child_in_role(ChildRole::filtered);
+  if (filtered == nullptr) return Task<Status>::ready(Status());
+  return filtered->node().driver().prefetch(offset, bytes);
+}
+
 Task<Status> Driver::pwritev(uint64_t, IoVector, WriteFlags) {
   return Task<Status>::ready(Status::error(ENOTSUP));
 }

@@ -46,8 +46,7 @@ enum class WriteFlag : uint32_t {
 using WriteFlags = EnumSet<WriteFlag>;
 
 enum class ReadFlag : uint32_t {
-  copy_on_read = 1 << 0,
-  prefetch = 1 << 1,  // the data is not wanted, only its effects (caching, copy-on-read)
+  copy_on_read = 1 << 0,  // what the node itself does not hold is written to it; block/io does it
 };
 using ReadFlags = EnumSet<ReadFlag>;
 
@@ -111,6 +110,9 @@ class Driver {
 
   // Reads into.size() bytes. What lies behind the end of the driver's data reads as zeroes.
   virtual Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) = 0;
+  // The range will be read soon: does what reading would do to this node (copy-on-read). Default:
+  // the filtered child's.
+  virtual Task<Status> prefetch(uint64_t offset, uint64_t bytes);
   // Only flags of write_flags() arrive here.
   virtual Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags);
   // ENOTSUP: block/io writes zero bytes instead, unless no_fallback.
@@ -129,6 +131,10 @@ class Driver {
   virtual bool knows_zeroes() const noexcept { return true; }
   // The node's size in bytes, asked when it may have changed.
   virtual Task<Result<uint64_t>> length() = 0;
+
+  // A node above, or block/io on this node's behalf, has reached a point that this driver may act
+  // on; see block/io/debug_event.h. Only where the descriptor says that it hears events.
+  virtual Task<void> debug_event(qapi::BlkdebugEvent event) { return Task<void>::ready(); }
 
   // Makes the node `size` bytes long. Throws Error.
   virtual Task<void> truncate(uint64_t size, TruncateOptions options);
@@ -214,6 +220,7 @@ struct DriverDescriptor {
   bool is_filter = false;
   bool is_format = false;
   bool supports_backing = false;
+  bool hears_events = false;  // acts on debug events
   std::unique_ptr<Driver> (*create)(const DriverDescriptor& descriptor);
   // Makes a new image (blockdev-create, the tools' create). `options.driver` is this driver's. Null
   // where there is no such thing. Throws Error; an image that was begun may stay behind.

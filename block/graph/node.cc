@@ -32,6 +32,7 @@ Node::~Node() {
 void Node::adopt_driver(std::unique_ptr<Driver> driver) noexcept {
   driver_ = std::move(driver);
   driver_->node_ = this;
+  io_.hears_events = driver_->descriptor().hears_events;
 }
 
 Edge* Node::child(std::string_view name) const noexcept {

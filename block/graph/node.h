@@ -43,6 +43,7 @@ struct NodeIo {
   std::atomic<uint64_t> write_threshold{0};  // 0: none
   std::atomic<uint64_t> highest_write{0};    // end of the furthest write, bytes
   std::atomic<bool> inactive{false};
+  bool hears_events = false;  // the driver's; from its adoption on
   IoStats stats;
 };
 

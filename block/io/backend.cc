@@ -75,6 +75,8 @@ Task<Status> Backend::preadv(uint64_t offset, IoVector into, ReadFlags flags) {
   Gate::Pass pass = co_await gate_.enter();
   trace_blk_co_preadv("blk {} offset {} bytes {}", fmt::ptr(this), offset, into.size());
   IoStats::Request request(stats_, IoKind::read, into.size());
+  if (copy_on_read_) [[unlikely]]
+    flags |= ReadFlag::copy_on_read;
   Status status = check_inside(offset, into.size());
   if (status.ok()) status = co_await io::preadv(*root_, offset, into, flags);
   request.done(status.ok());
@@ -121,7 +123,9 @@ Task<Status> Backend::flush() {
 
 Task<Status> Backend::prefetch(uint64_t offset, uint64_t bytes) {
   Gate::Pass pass = co_await gate_.enter();
-  co_return check_inside(offset, bytes);
+  Status status = check_inside(offset, bytes);
+  if (status.ok()) status = co_await root_->node().driver().prefetch(offset, bytes);
+  co_return status;
 }
 
 Task<Result<io::ChainStatus>> Backend::block_status(uint64_t offset, uint64_t bytes,

@@ -43,6 +43,8 @@ class Backend final : public EdgeParent {
   // Off: each write is on the medium when it ends.
   void set_write_cache(bool enabled) noexcept { write_cache_ = enabled; }
   bool write_cache() const noexcept { return write_cache_; }
+  // On: what reads find in backing files only is written to the node.
+  void set_copy_on_read(bool enabled) noexcept { copy_on_read_ = enabled; }
   // Called in the context that resized the node, when the length has changed.
   void on_resize(std::function<void()> callback) { on_resize_ = std::move(callback); }
   // Whether the node may be moved to another AioContext while this user is there.
@@ -102,6 +104,7 @@ class Backend final : public EdgeParent {
   Gate gate_;
   IoStats stats_;
   bool write_cache_ = true;
+  bool copy_on_read_ = false;
   bool allows_context_change_ = false;
   bool allows_inactive_ = false;
   Permissions wanted_;  // while the node is active

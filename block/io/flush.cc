@@ -4,10 +4,13 @@
 
 #include "block/base/error.h"
 #include "block/io/checks.h"
+#include "block/io/debug_event.h"
 #include "block/io/request.h"
 
 namespace strata::io {
 namespace {
+
+using qapi::BlkdebugEvent;
 
 constexpr PermissionSet kAnyWrite{Permission::write, Permission::write_unchanged};
 
@@ -35,8 +38,13 @@ Task<Status> flush_counted(Node& node) {
   Status status;
   {
     Mutex::Lock lock = co_await node.io().flushing.lock();
+    Edge* primary = node.child_in_role(ChildRole::primary);
+    if (primary != nullptr) co_await debug_event(*primary, BlkdebugEvent::flush_to_os);
     status = co_await node.driver().write_back();
-    if (status.ok() && !node.options().cache_no_flush) status = co_await flush_to_medium(node);
+    if (status.ok() && !node.options().cache_no_flush) {
+      if (primary != nullptr) co_await debug_event(*primary, BlkdebugEvent::flush_to_disk);
+      status = co_await flush_to_medium(node);
+    }
     if (status.ok()) status = co_await flush_children(node);
   }
   request.done(status.ok());

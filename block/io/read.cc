@@ -2,6 +2,7 @@
 #include <cerrno>
 
 #include "block/io/checks.h"
+#include "block/io/copy_on_read.h"
 #include "block/io/padding.h"
 #include "block/io/request.h"
 
@@ -58,11 +59,19 @@ Task<Status> read_counted(Node& node, uint64_t offset, IoVector into, ReadFlags 
   co_return status;
 }
 
+Task<Status> read_populated(Edge& child, uint64_t offset, IoVector into, ReadFlags flags) {
+  Status status = co_await populate(child, offset, into.size());
+  if (!status.ok()) co_return status;
+  co_return co_await read_counted(child.node(), offset, into, flags);
+}
+
 }  // namespace
 
 Task<Status> preadv(Edge& child, uint64_t offset, IoVector into, ReadFlags flags) {
   Status range = check_range(offset, into.size());
   if (!range.ok() || into.empty()) return Task<Status>::ready(range);
+  if (flags.has(ReadFlag::copy_on_read)) [[unlikely]]
+    return read_populated(child, offset, into, flags.without(ReadFlag::copy_on_read));
   return read_counted(child.node(), offset, into, flags);
 }
 

@@ -2,12 +2,15 @@
 #include <cerrno>
 
 #include "block/io/checks.h"
+#include "block/io/debug_event.h"
 #include "block/io/padding.h"
 #include "block/io/request.h"
 #include "block/io/write_common.h"
 
 namespace strata::io {
 namespace {
+
+using qapi::BlkdebugEvent;
 
 constexpr auto kDetectOff = qapi::BlockdevDetectZeroesOptions::off;
 constexpr auto kDetectAndUnmap = qapi::BlockdevDetectZeroesOptions::unmap;
@@ -46,7 +49,16 @@ Task<Status> write_in_pieces(Node& node, uint64_t offset, IoVector from, WriteFl
   co_return Status();
 }
 
-// Offset and length are multiples of the request alignment; the range is held.
+Task<Status> write_with_events(Node& node, uint64_t offset, IoVector from, WriteFlags flags,
+                               uint64_t limit) {
+  co_await debug_event(node, BlkdebugEvent::pwritev);
+  Status status = co_await write_in_pieces(node, offset, from, flags, limit);
+  co_await debug_event(node, BlkdebugEvent::pwritev_done);
+  co_return status;
+}
+
+}  // namespace
+
 Task<Status> write_aligned(Node& node, uint64_t offset, IoVector from, WriteFlags flags) {
   auto detect = node.options().detect_zeroes;
   if (detect != kDetectOff && from.is_zero()) [[unlikely]] {
@@ -55,14 +67,22 @@ Task<Status> write_aligned(Node& node, uint64_t offset, IoVector from, WriteFlag
   }
   flags &= node.driver().write_flags();
   uint64_t limit = piece_limit(node.io().limits, node.io().limits.max_transfer);
+  if (node.io().hears_events) [[unlikely]]
+    return write_with_events(node, offset, from, flags, limit);
   if (from.size() <= limit) [[likely]]
     return write_piece(node, offset, from, flags);
   return write_in_pieces(node, offset, from, flags, limit);
 }
 
-Task<Status> fill_unit(Node& node, uint64_t offset, IoVector unit) {
-  if (unit.empty()) return Task<Status>::ready(Status());
-  return node.driver().preadv(offset, unit, {});
+namespace {
+
+Task<Status> fill_unit(Node& node, uint64_t offset, IoVector unit, BlkdebugEvent before,
+                       BlkdebugEvent after) {
+  if (unit.empty()) co_return Status();
+  co_await debug_event(node, before);
+  Status status = co_await node.driver().preadv(offset, unit, {});
+  if (status.ok()) co_await debug_event(node, after);
+  co_return status;
 }
 
 Task<Status> read_modify_write(Node& node, uint64_t offset, IoVector from, WriteFlags flags) {
@@ -74,9 +94,14 @@ Task<Status> read_modify_write(Node& node, uint64_t offset, IoVector from, Write
   ByteRange range{offset, from.size()};
   Status status;
   if (needs_cover(node, range)) status = co_await node.bitmaps().cover(range);
-  if (status.ok()) status = co_await fill_unit(node, padding.aligned().offset, padding.head_unit());
+  if (status.ok())
+    status =
+        co_await fill_unit(node, padding.aligned().offset, padding.head_unit(),
+                           BlkdebugEvent::pwritev_rmw_head, BlkdebugEvent::pwritev_rmw_after_head);
   if (!status.ok()) co_return status;
-  status = co_await fill_unit(node, padding.aligned().end() - alignment, padding.tail_unit());
+  status =
+      co_await fill_unit(node, padding.aligned().end() - alignment, padding.tail_unit(),
+                         BlkdebugEvent::pwritev_rmw_tail, BlkdebugEvent::pwritev_rmw_after_tail);
   if (!status.ok()) co_return status;
   status = co_await write_aligned(node, padding.aligned().offset, padding.memory(), flags);
   record(node, range, flags);

@@ -30,6 +30,10 @@ inline bool must_emulate_fua(const Node& node, WriteFlags flags, WriteFlags nati
 // write and zero flags do.
 Task<Status> write_zeroes_aligned(Node& node, uint64_t offset, uint64_t bytes, WriteFlags flags);
 
+// Data for a range of whole units that the caller holds. Detects zeroes; honours fua as far as the
+// driver's write flags do.
+Task<Status> write_aligned(Node& node, uint64_t offset, IoVector from, WriteFlags flags);
+
 // Data for any range, with read-modify-write where it must be. Neither counted nor announced.
 Task<Status> write_range(Node& node, uint64_t offset, IoVector from, WriteFlags flags);
 

@@ -5,6 +5,7 @@
 
 #include "block/base/aligned_buffer.h"
 #include "block/io/checks.h"
+#include "block/io/debug_event.h"
 #include "block/io/request.h"
 #include "block/io/write_common.h"
 
@@ -146,6 +147,7 @@ Task<Status> write_zeroes_aligned(Node& node, uint64_t offset, uint64_t bytes, W
   const Limits& limits = node.io().limits;
   Pieces pieces(limits, limits.pwrite_zeroes_alignment, limits.max_pwrite_zeroes);
   WriteFlags driver_flags = flags & node.driver().zero_flags();
+  co_await debug_event(node, qapi::BlkdebugEvent::pwritev_zero);
   for (uint64_t done = 0; done < bytes;) {
     uint64_t piece = pieces.next(offset + done, bytes - done);
     Status status = co_await node.driver().pwrite_zeroes(offset + done, piece, driver_flags);
@@ -154,6 +156,7 @@ Task<Status> write_zeroes_aligned(Node& node, uint64_t offset, uint64_t bytes, W
     if (!status.ok()) co_return status;
     done += piece;
   }
+  co_await debug_event(node, qapi::BlkdebugEvent::pwritev_done);
   co_return Status();
 }
 

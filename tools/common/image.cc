@@ -13,6 +13,7 @@
 #include "qapi/visit_blockdev.h"
 #include "tools/common/legacy_options.h"
 #include "tools/common/option_tree.h"
+#include "tools/common/temporary_overlay.h"
 
 namespace strata::tools {
 namespace {
@@ -259,14 +260,16 @@ Task<NodePtr> open_image(Tool& tool, ImageSource source, OpenFlags flags) {
 Task<std::unique_ptr<Backend>> open_backend(Tool& tool, ImageSource source, OpenFlags flags) {
   if (flags.copy_on_read && !flags.writable)
     throw Error("Can't use copy-on-read on read-only device");
-  if (flags.snapshot) throw Error("Temporary overlays need the qcow2 format, which is not built");
-  if (flags.copy_on_read) throw Error("Unknown driver 'copy-on-read'");
-  NodePtr node = co_await open_image(tool, std::move(source), flags);
+  OpenFlags below = flags;
+  if (flags.snapshot) below.writable = false;
+  NodePtr node = co_await open_image(tool, std::move(source), below);
+  if (flags.snapshot) node = co_await temporary_overlay(tool, std::move(node));
   auto backend = std::make_unique<Backend>(tool.layer());
   PermissionSet needed = Permission::consistent_read;
   if (flags.writable) needed |= PermissionSet{Permission::write, Permission::resize};
   backend->attach(tool.loop(), std::move(node), {needed, kAllPermissions});
   backend->set_write_cache(!flags.write_through);
+  backend->set_copy_on_read(flags.copy_on_read);
   co_return backend;
 }
 

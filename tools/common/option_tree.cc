@@ -94,6 +94,20 @@ Error describe_option_error(const BlockLayer& layer, const object& options, cons
   return error;
 }
 
+// Members "0", "1", ... and no others are the elements of an array.
+void make_arrays(boost::json::value& value) {
+  object* tree = value.if_object();
+  if (tree == nullptr) return;
+  for (auto& [key, member] : *tree) make_arrays(member);
+  boost::json::array elements;
+  for (size_t i = 0; i < tree->size(); ++i) {
+    boost::json::value* element = tree->if_contains(std::to_string(i));
+    if (element == nullptr) return;
+    elements.push_back(*element);
+  }
+  if (!elements.empty()) value = std::move(elements);
+}
+
 }  // namespace
 
 void set_option(object& options, std::string_view key, std::string_view value) {
@@ -170,6 +184,7 @@ boost::json::object parse_image_options(std::string_view text, std::string_view 
 }
 
 qapi::BlockdevOptions read_options(const BlockLayer& layer, object options) {
+  for (auto& [key, value] : options) make_arrays(value);
   for (;;) {
     try {
       return qapi::from_keyval<qapi::BlockdevOptions>(options);

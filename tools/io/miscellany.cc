@@ -6,16 +6,23 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "block/drivers/blkdebug/blkdebug.h"
+#include "qapi/visit_block_debug.h"
 #include "tools/io/operands.h"
 #include "tools/io/shell.h"
 
 namespace strata::tools {
 namespace {
 
-// No driver here stops requests.
-bool cannot_break(std::string_view what) {
-  fmt::print("Could not {}: {}\n", what, Error::describe_errno(ENOTSUP));
-  return false;
+// False, with a complaint, for an error.
+bool check_break(std::string_view what, Status status) {
+  if (!status.ok())
+    fmt::print("Could not {}: {}\n", what, Error::describe_errno(status.error_number()));
+  return status.ok();
+}
+
+blkdebug::RuleBook* rules_of(Shell& shell) {
+  return debug_rules_of(shell.image().node());
 }
 
 void print_all_usages() {
@@ -76,20 +83,38 @@ Task<bool> command_sleep(Shell& shell, Arguments& arguments) {
   co_return true;
 }
 
-Task<bool> command_break(Shell&, Arguments&) {
-  co_return cannot_break("set breakpoint");
+Task<bool> command_break(Shell& shell, Arguments& arguments) {
+  blkdebug::RuleBook* rules = rules_of(shell);
+  Status status = Status::error(ENOTSUP);
+  if (rules != nullptr) {
+    auto event = qapi::from_string<qapi::BlkdebugEvent>(arguments[0]);
+    status = event ? Status() : Status::error(ENOENT);
+    if (event) rules->set_breakpoint(*event, arguments[1]);
+  }
+  co_return check_break("set breakpoint", status);
 }
 
-Task<bool> command_remove_break(Shell&, Arguments& arguments) {
-  co_return cannot_break("remove breakpoint " + arguments[0]);
+Task<bool> command_remove_break(Shell& shell, Arguments& arguments) {
+  blkdebug::RuleBook* rules = rules_of(shell);
+  Status status = Status::error(ENOTSUP);
+  if (rules != nullptr) status = rules->remove_breakpoint(arguments[0]);
+  co_return check_break("remove breakpoint " + arguments[0], status);
 }
 
-Task<bool> command_resume(Shell&, Arguments&) {
-  co_return cannot_break("resume request");
+Task<bool> command_resume(Shell& shell, Arguments& arguments) {
+  blkdebug::RuleBook* rules = rules_of(shell);
+  Status status = Status::error(ENOTSUP);
+  if (rules != nullptr) status = rules->resume(arguments[0]);
+  // What was stopped has its turn before the next command.
+  co_await shell.tool().context().yield();
+  co_return check_break("resume request", status);
 }
 
-Task<bool> command_wait_break(Shell&, Arguments&) {
-  co_return cannot_break("wait for a request");
+Task<bool> command_wait_break(Shell& shell, Arguments& arguments) {
+  blkdebug::RuleBook* rules = rules_of(shell);
+  if (rules == nullptr) co_return check_break("wait for a request", Status::error(ENOTSUP));
+  co_await rules->wait_until_suspended(arguments[0]);
+  co_return true;
 }
 
 }  // namespace strata::tools

@@ -133,5 +133,11 @@ Task<bool> command_truncate(Shell&, Arguments&);
 Task<bool> command_wait_break(Shell&, Arguments&);
 Task<bool> command_write(Shell&, Arguments&);
 Task<bool> command_writev(Shell&, Arguments&);
+Task<bool> command_zone_append(Shell&, Arguments&);
+Task<bool> command_zone_close(Shell&, Arguments&);
+Task<bool> command_zone_finish(Shell&, Arguments&);
+Task<bool> command_zone_open(Shell&, Arguments&);
+Task<bool> command_zone_report(Shell&, Arguments&);
+Task<bool> command_zone_reset(Shell&, Arguments&);
 
 }  // namespace strata::tools

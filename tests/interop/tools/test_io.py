@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What strata-io prints, returns and leaves behind is what qemu-io does."""
 
+import subprocess
+
 import pytest
 
 import compare
@@ -42,3 +44,62 @@ SESSIONS = [
 def test_a_session_on_standard_input_goes_as_with_qemu_io(tmp_path, typed):
     ours, qemu = compare.both("qemu-io", [["-f", "raw", "a.img"]], tmp_path, prepare, typed)
     assert ours == qemu
+
+
+def prepare_overlay(directory):
+    """An overlay over a base with data; rules for blkdebug."""
+    for line in (["create", "-q", "-f", "qcow2", "base.qcow2", "1M"],
+                 ["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "o.qcow2"]):
+        subprocess.run(["qemu-img", *line], cwd=directory, check=True)
+        if line[-1] == "1M":
+            subprocess.run(["qemu-io", "-c", "write -q -P 5 64k 128k", "base.qcow2"], cwd=directory,
+                           check=True)
+    (directory / "once.conf").write_text(
+        '[inject-error]\nevent = "write_aio"\nerrno = "28"\nonce = "on"\n')
+    (directory / "states.conf").write_text(
+        '[set-state]\nevent = "pwritev"\nstate = "1"\nnew_state = "2"\n'
+        '[inject-error]\nevent = "pwritev_done"\nstate = "2"\niotype = "read"\n')
+    (directory / "a.raw").write_bytes(bytes(1 << 20))
+
+
+LAYERED = [
+    ["-C", "-c", "read -P 5 68k 4k", "-c", "map", "o.qcow2"],
+    ["-C", "-c", "read -P 0 0 1M", "-c", "map", "o.qcow2"],
+    ["-C", "-r", "-c", "map", "o.qcow2"],
+    ["-s", "-c", "write -P 1 0 64k", "-c", "map", "-c", "read -P 5 64k 64k", "o.qcow2"],
+    ["-c", "open -C o.qcow2", "-c", "read -P 5 64k 512", "-c", "map"],
+    ["-c", "map", "--image-opts",
+     "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=o.qcow2"],
+    ["-c", "write 0 64k", "-c", "write 0 64k", "-c", "read 0 64k", "blkdebug:once.conf:o.qcow2"],
+    ["-f", "raw", "-c", "read 0 512", "-c", "write 0 512", "-c", "read 0 512", "-c", "read 0 512",
+     "blkdebug:states.conf:a.raw"],
+    ["-f", "raw", "-c", "read 0 512", "blkdebug:nosuch.conf:a.raw"],
+    ["-f", "raw", "-c", "read 0 512", "blkdebug:a.raw"],
+    ["-f", "raw", "-c", "break nosuch A", "-c", "remove_break A", "-c", "resume A",
+     "blkdebug::a.raw"],
+    ["-f", "raw", "-c", "break pwritev A", "-c", "aio_write 0 4k", "-c", "wait_break A", "-c",
+     "aio_write 8k 4k", "-c", "resume A", "-c", "aio_flush", "blkdebug::a.raw"],
+    ["-f", "raw", "-c", "break pwritev A", "-c", "resume A", "a.raw"],
+    ["--image-opts", "-c", "write 1k 1k", "-c", "discard 0 64k", "-c", "write -z 4k 8k",
+     "driver=raw,file.driver=blkdebug,file.image.filename=a.raw,file.align=4096,"
+     "file.max-transfer=8192,file.opt-discard=32768,file.max-discard=32768"],
+    ["--image-opts", "-c", "read 0 512", "-c", "read 1k 512",
+     "driver=raw,file.driver=blkdebug,file.image.filename=a.raw,"
+     "file.inject-error.0.event=none,file.inject-error.0.sector=2,file.inject-error.0.errno=28"],
+]
+
+
+@pytest.mark.parametrize("line", LAYERED, ids=" ".join)
+def test_filters_and_overlays_do_as_in_qemu_io(tmp_path, line):
+    (ours, _), (qemu, _) = compare.both("qemu-io", [line], tmp_path, prepare_overlay)
+    assert ours == qemu
+
+
+def test_zoned_commands_are_refused_where_there_are_no_zones(tmp_path):
+    prepare(tmp_path)
+    for command, what in (("zone_report 0 1", "report"), ("zone_open 0 512", "open"),
+                          ("zone_close 0 512", "close"), ("zone_finish 0 512", "finish"),
+                          ("zone_reset 0 512", "reset"), ("zone_append 0 512 512", "append")):
+        line = ["-f", "raw", "-c", command, "a.img"]
+        status, said, _ = compare.run(compare.OURS / "qemu-io", line, tmp_path)
+        assert (status, said) == (1, f"zone {what} failed: Operation not supported\n")

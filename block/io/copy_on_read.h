@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "block/graph/edge.h"
+#include "block/io/request.h"
+
+namespace strata::io {
+
+// Makes `child` hold all of the range itself: what it would read from further down is written to
+// it. The edge needs one of the write permissions. Rules as in request.h.
+Task<Status> populate(Edge& child, uint64_t offset, uint64_t bytes);
+
+}  // namespace strata::io
