@@ -3,13 +3,17 @@
 
 #include <isa-l/igzip_lib.h>
 #include <libdeflate.h>
+#include <zlib.h>
 #include <zstd.h>
 
 #include <cerrno>
 #include <memory>
+#include <new>
 
 namespace strata::qcow2 {
 namespace {
+
+constexpr int kWindowBits = 12;
 
 struct FreeDecompressor {
   void operator()(libdeflate_decompressor* d) const noexcept { libdeflate_free_decompressor(d); }
@@ -46,32 +50,45 @@ Status unzstd(ConstBytes in, Bytes out) noexcept {
   return Status();
 }
 
-std::vector<std::byte> deflate(ConstBytes in) {
-  std::vector<std::byte> out(in.size());
-  std::vector<uint8_t> level_memory(ISAL_DEF_LVL3_DEFAULT);
+size_t fast_deflate(ConstBytes in, Bytes out) noexcept {
+  static thread_local std::unique_ptr<uint8_t[]> level_memory(new (std::nothrow)
+                                                                  uint8_t[ISAL_DEF_LVL3_DEFAULT]);
+  if (!level_memory) return 0;
   isal_zstream stream;
   isal_deflate_init(&stream);
   stream.level = 3;
-  stream.level_buf = level_memory.data();
-  stream.level_buf_size = static_cast<uint32_t>(level_memory.size());
-  stream.hist_bits = 12;
+  stream.level_buf = level_memory.get();
+  stream.level_buf_size = ISAL_DEF_LVL3_DEFAULT;
+  stream.hist_bits = kWindowBits;
   stream.end_of_stream = 1;
   stream.flush = NO_FLUSH;
   stream.next_in = reinterpret_cast<uint8_t*>(const_cast<std::byte*>(in.data()));
   stream.avail_in = static_cast<uint32_t>(in.size());
   stream.next_out = reinterpret_cast<uint8_t*>(out.data());
   stream.avail_out = static_cast<uint32_t>(out.size() - 1);
-  if (isal_deflate(&stream) != COMP_OK || stream.internal_state.state != ZSTATE_END) return {};
-  out.resize(stream.total_out);
-  return out;
+  if (isal_deflate(&stream) != COMP_OK || stream.internal_state.state != ZSTATE_END) return 0;
+  return stream.total_out;
 }
 
-std::vector<std::byte> zstd(ConstBytes in) {
-  std::vector<std::byte> out(in.size());
-  size_t size = ZSTD_compress(out.data(), out.size() - 1, in.data(), in.size(), 0);
-  if (ZSTD_isError(size)) return {};
-  out.resize(size);
-  return out;
+size_t dense_deflate(int level, ConstBytes in, Bytes out) noexcept {
+  z_stream stream{};
+  constexpr int kMemoryLevel = 9;
+  if (deflateInit2(&stream, level, Z_DEFLATED, -kWindowBits, kMemoryLevel, Z_DEFAULT_STRATEGY) !=
+      Z_OK)
+    return 0;
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(in.data()));
+  stream.avail_in = static_cast<uInt>(in.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size() - 1);
+  bool fits = deflate(&stream, Z_FINISH) == Z_STREAM_END;
+  size_t size = stream.total_out;
+  deflateEnd(&stream);
+  return fits ? size : 0;
+}
+
+size_t zstd(int level, ConstBytes in, Bytes out) noexcept {
+  size_t size = ZSTD_compress(out.data(), out.size() - 1, in.data(), in.size(), level);
+  return ZSTD_isError(size) ? 0 : size;
 }
 
 }  // namespace
@@ -80,8 +97,14 @@ Status decompress_cluster(CompressionType type, ConstBytes in, Bytes out) noexce
   return type == CompressionType::zstd ? unzstd(in, out) : inflate(in, out);
 }
 
-std::vector<std::byte> compress_cluster(CompressionType type, ConstBytes in) {
-  return type == CompressionType::zstd ? zstd(in) : deflate(in);
+size_t compress_cluster(CompressionType type, std::optional<int> level, ConstBytes in,
+                        Bytes out) noexcept {
+  if (type == CompressionType::zstd) return zstd(level.value_or(ZSTD_CLEVEL_DEFAULT), in, out);
+  return level ? dense_deflate(*level, in, out) : fast_deflate(in, out);
+}
+
+int max_compression_level(CompressionType type) noexcept {
+  return type == CompressionType::zstd ? ZSTD_maxCLevel() : Z_BEST_COMPRESSION;
 }
 
 }  // namespace strata::qcow2

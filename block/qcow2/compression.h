@@ -3,7 +3,8 @@
 // One cluster, compressed.
 #pragma once
 
-#include <vector>
+#include <cstddef>
+#include <optional>
 
 #include "block/base/result.h"
 #include "block/qcow2/format/bytes.h"
@@ -14,8 +15,11 @@ namespace strata::qcow2 {
 // Fills `out` from the front of `in`, behind which there may be anything. EIO: it cannot be.
 Status decompress_cluster(CompressionType type, ConstBytes in, Bytes out) noexcept;
 
-// Empty if the result would not be smaller than `in`. Deflate keeps to a window of 4 KiB, since
-// QEMU's decoder has no larger one.
-std::vector<std::byte> compress_cluster(CompressionType type, ConstBytes in);
+// Into `out`, which is as large as `in`; returns how many bytes it took, 0 if not fewer than `in`
+// has. Without a `level` it is done fast; with one as zlib (1 to 9) or zstd (1 to 22) do at it, the
+// higher the denser. Deflate keeps to a window of 4 KiB, since QEMU's decoder has no larger one.
+size_t compress_cluster(CompressionType type, std::optional<int> level, ConstBytes in,
+                        Bytes out) noexcept;
+int max_compression_level(CompressionType type) noexcept;
 
 }  // namespace strata::qcow2

@@ -23,6 +23,7 @@
 
 #include "block/coro/mutex.h"
 #include "block/coro/range_lock.h"
+#include "block/coro/turnstile.h"
 #include "block/graph/driver.h"
 #include "block/graph/edge.h"
 #include "block/graph/node.h"
@@ -135,6 +136,8 @@ class Image {
   Task<Status> mend_flags();
   // From now on reads are of the snapshot. Only for an image that was opened to be read.
   Task<void> show_snapshot(size_t index);
+  // How densely compressed clusters are packed; see compress_cluster().
+  void set_compression_level(std::optional<int> level) noexcept { compression_level_ = level; }
   // Maps all of [from, to) to clusters of its own, which read as they did.
   Task<Status> preallocate(uint64_t from, uint64_t to);
   Task<void> preallocate_file(qapi::PreallocMode mode);
@@ -195,7 +198,14 @@ class Image {
   Task<Status> link(const Plan& plan, HostOffset host, Allocation* allocation);
   L2Entry linked_entry(const Plan& plan, const L2Entry& old, GuestCluster cluster,
                        HostOffset host) const noexcept;
-  Task<Status> write_compressed_cluster(GuestOffset offset, IoVector from);
+
+  // write_compressed.cc
+  struct Packing;
+  Task<Status> write_packed(GuestOffset offset, IoVector from);
+  Task<Status> pack(Packing& packing, GuestOffset offset, IoVector from);
+  Task<Status> place_packed(Packing& packing);
+  Task<Status> write_packed_bytes(const Packing& packing);
+  Task<Status> link_packed(Packing& packing);
 
   // metadata (metadata.cc)
   // The metadata lock, a slice in the cache, and its table fit for change.
@@ -283,6 +293,8 @@ class Image {
   Mutex writing_back_;
   Mutex metadata_;
   RangeLock allocating_;
+  Turnstile packing_order_;
+  std::optional<int> compression_level_;
   Epochs epochs_;
 
   L1Table l1_;

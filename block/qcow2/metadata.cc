@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "block/graph/layer.h"
+#include "block/io/debug_event.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -33,6 +34,7 @@ Task<Status> Image::prepare_table(L1Index index) {
   HostOffset place = geometry_.offset_of(*cluster);
   refcounts_.take_fresh(*cluster, 1);
   Status status;
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l2_alloc_write);
   if (old.offset().value != 0) {
     if (!geometry_.is_cluster_aligned(old.offset().value)) co_return Status::error(EIO);
     std::vector<std::byte> table(geometry_.cluster_size());
@@ -53,6 +55,7 @@ Task<Status> Image::prepare_table(L1Index index) {
 // With the metadata lock. A cluster that is free by its refcount and yet holds metadata would be
 // overwritten: then the refcounts are wrong, and the image must not be written to any more.
 Task<Result<HostCluster>> Image::allocate_clusters(uint64_t clusters) {
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::cluster_alloc);
   Result<HostCluster> first = co_await refcounts_.allocate(clusters);
   if (!first) {
     if (refcounts_.found_corruption())

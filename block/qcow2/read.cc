@@ -7,7 +7,9 @@
 
 #include <cerrno>
 
+#include "block/aio/thread_pool.h"
 #include "block/base/aligned_buffer.h"
+#include "block/io/debug_event.h"
 #include "block/qcow2/compression.h"
 #include "block/qcow2/image.h"
 
@@ -16,6 +18,14 @@ namespace {
 
 // Entries looked at in one go.
 constexpr size_t kMostEntries = 64;
+
+using qapi::BlkdebugEvent;
+
+Task<Status> read_after_event(Edge& listener, BlkdebugEvent event, Edge& child, uint64_t offset,
+                              IoVector into) {
+  co_await io::debug_event(listener, event);
+  co_return co_await io::preadv(child, offset, into);
+}
 
 }  // namespace
 
@@ -79,6 +89,7 @@ Task<Status> Image::fill_slice(L2Cache::Claim claim, SliceIndex slice) {
   } else if (table.value == 0) {
     std::fill_n(buffer.data(), buffer.size(), std::byte{0});
   } else {
+    co_await io::debug_event(file_.edge(), BlkdebugEvent::l2_load);
     status = co_await file_.read(table + l2_.byte_offset(slice), {buffer.data(), buffer.size()});
   }
   if (status.ok())
@@ -118,8 +129,12 @@ Task<Status> Image::read_unlocked(GuestOffset offset, IoVector into) {
 }
 
 Task<Status> Image::read_run(const Run& run, GuestOffset offset, IoVector into) {
-  if (const auto* data = run.get_if<Data>()) [[likely]]
+  if (const auto* data = run.get_if<Data>()) [[likely]] {
+    if (file_.edge().node().io().hears_events) [[unlikely]]
+      return read_after_event(file_.edge(), BlkdebugEvent::read_aio, *data_, data->host.value,
+                              into);
     return io::preadv(*data_, data->host.value, into);
+  }
   if (run.get_if<Unallocated>() != nullptr) return read_backing(offset, into);
   if (const auto* compressed = run.get_if<Compressed>())
     return read_compressed(compressed->extent, geometry_.in_cluster(offset), into);
@@ -139,6 +154,9 @@ Task<Status> Image::read_backing(GuestOffset offset, IoVector into) {
     return Task<Status>::ready(Status());
   }
   // Behind the end of the backing file there are zeroes: block/io sees to that.
+  if (file_.edge().node().io().hears_events) [[unlikely]]
+    return read_after_event(file_.edge(), BlkdebugEvent::read_backing_aio, *base, offset.value,
+                            into);
   return io::preadv(*base, offset.value, into);
 }
 
@@ -151,12 +169,21 @@ Task<Status> Image::read_compressed(CompressedExtent extent, uint64_t in_cluster
   // A descriptor may tell of more bytes than a cluster has; decoding stops when it is full.
   uint64_t bytes = std::min(extent.bytes, 2 * geometry_.cluster_size());
   AlignedBuffer in(bytes);
-  AlignedBuffer out(geometry_.cluster_size());
-  if (!in || !out) co_return Status::error(ENOMEM);
+  if (!in) co_return Status::error(ENOMEM);
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::read_compressed);
   Status status = co_await file_.read(extent.offset, {in.data(), in.size()});
   if (!status.ok()) co_return status;
-  status = decompress_cluster(CompressionType(header_.compression_type), {in.data(), in.size()},
-                              {out.data(), out.size()});
+  auto type = CompressionType(header_.compression_type);
+  ConstBytes packed(in.data(), in.size());
+  uint64_t size = geometry_.cluster_size();
+  if (std::byte* whole = into.size() == size ? into.contiguous() : nullptr) {
+    // Who reads much reads on while other threads decode.
+    co_return co_await AioContext::current()->service<ThreadPool>().run(
+        [=] { return decompress_cluster(type, packed, {whole, size}); });
+  }
+  AlignedBuffer out(size);
+  if (!out) co_return Status::error(ENOMEM);
+  status = decompress_cluster(type, packed, {out.data(), out.size()});
   if (status.ok()) into.copy_from(out.data() + in_cluster);
   co_return status;
 }

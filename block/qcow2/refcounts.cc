@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/qcow2/refcounts.h"
+#include "block/io/debug_event.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -67,6 +68,7 @@ Task<Result<Refcounts::Block*>> Refcounts::load(TableIndex index) {
   }
   evict_some();
   std::vector<std::byte> bytes(geometry_.cluster_size());
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_load);
   Status status = co_await file_.read(at, bytes);
   if (!status.ok()) co_return status;
   Block& block = blocks_[index.value];
@@ -127,6 +129,7 @@ Task<Status> Refcounts::create_block(TableIndex index) {
   }
   Result<Block*> block = co_await load(index);
   if (!block || *block != nullptr) co_return block ? Status() : block.status();
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_alloc);
   Result<HostCluster> at = co_await allocate(1);
   if (!at) co_return at.status();
   block = co_await load(index);
@@ -260,25 +263,34 @@ Task<Result<HostCluster>> Refcounts::allocate(uint64_t clusters) {
   co_return first;
 }
 
+// Compressed data may begin in the cluster in which the last ended and go on in the one behind it.
 Task<Result<HostOffset>> Refcounts::allocate_bytes(uint64_t bytes) {
   uint64_t in_cluster = free_byte_ & (geometry_.cluster_size() - 1);
-  if (free_byte_ != kNoBytes && bytes <= geometry_.cluster_size() - in_cluster) {
-    HostOffset at(free_byte_);
+  uint64_t left = free_byte_ != kNoBytes ? geometry_.cluster_size() - in_cluster : 0;
+  HostOffset at(free_byte_);
+  if (left != 0) {
     Result<uint64_t> count = co_await get(geometry_.cluster_of(at));
     if (!count) co_return count.status();
-    if (*count < geometry_.max_refcount()) {
-      Status status = co_await increase(geometry_.cluster_of(at), 1);
-      if (!status.ok()) co_return status;
-      free_byte_ += bytes;
-      if ((free_byte_ & (geometry_.cluster_size() - 1)) == 0) free_byte_ = kNoBytes;
+    if (*count >= geometry_.max_refcount()) left = 0;
+  }
+  if (left < bytes) {
+    Result<HostCluster> cluster = co_await allocate(1);
+    if (!cluster) co_return cluster.status();
+    take_fresh(*cluster, 1);
+    bool follows = left != 0 && *cluster == geometry_.cluster_of(at) + 1;
+    if (!follows) {
+      at = geometry_.offset_of(*cluster);
+      free_byte_ = bytes < geometry_.cluster_size() ? at.value + bytes : kNoBytes;
       co_return at;
     }
   }
-  Result<HostCluster> cluster = co_await allocate(1);
-  if (!cluster) co_return cluster.status();
-  take_fresh(*cluster, 1);
-  HostOffset at = geometry_.offset_of(*cluster);
-  free_byte_ = bytes < geometry_.cluster_size() ? at.value + bytes : kNoBytes;
+  Status status = co_await increase(geometry_.cluster_of(at), 1);
+  if (!status.ok()) {
+    if (left < bytes) (void)co_await decrease(geometry_.cluster_of(at) + 1, 1);
+    co_return status;
+  }
+  free_byte_ += bytes;
+  if ((free_byte_ & (geometry_.cluster_size() - 1)) == 0) free_byte_ = kNoBytes;
   co_return at;
 }
 

@@ -33,7 +33,8 @@ class Refcounts {
   Task<Status> decrease(HostCluster first, uint64_t clusters, uint64_t by = 1);
   // A run of clusters, with a count of 1 each. EFBIG: the table cannot grow any more.
   Task<Result<HostCluster>> allocate(uint64_t clusters);
-  // Room for compressed data, which shares clusters with others of its kind; at most a cluster.
+  // Room for compressed data, which shares clusters with others of its kind; at most a cluster's
+  // worth, in one cluster or two that follow each other. Each counts one more.
   Task<Result<HostOffset>> allocate_bytes(uint64_t bytes);
 
   // Nothing more goes into the cluster that compressed data is being put into, if it is this one.

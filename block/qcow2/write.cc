@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "block/base/aligned_buffer.h"
+#include "block/io/debug_event.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -17,6 +18,8 @@ constexpr uint64_t kMostAllocated = 2 * 1024 * 1024;  // bytes, in one piece
 constexpr size_t kMostEntries = 64;
 // So much may wait to be freed before somebody who writes sees to it.
 constexpr uint64_t kMostFreed = 1024;
+
+using qapi::BlkdebugEvent;
 
 }  // namespace
 
@@ -70,6 +73,7 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
 Task<Status> Image::write_in_place(HostOffset host, IoVector from) {
   Status status = co_await check_in_place(host, from.size());
   if (!status.ok()) co_return status;
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
   co_return co_await io::pwritev(*data_, host.value, from);
 }
 
@@ -218,7 +222,10 @@ Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fre
   if (fresh && zero_head) head = {plan.range.offset, 0};
   if (fresh && zero_tail) tail = {plan.range.end(), 0};
   HostOffset at = host + (head.offset - geometry_.offset_of(plan.first).value);
-  if (head.empty() && tail.empty()) co_return co_await io::pwritev(*data_, at.value, from);
+  if (head.empty() && tail.empty()) {
+    co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
+    co_return co_await io::pwritev(*data_, at.value, from);
+  }
 
   AlignedBuffer edges(head.bytes + tail.bytes);
   if (!edges) co_return Status::error(ENOMEM);
@@ -226,6 +233,7 @@ Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fre
   IoVector before = IoVector::buffer(edges.data(), head.bytes);
   IoVector after = IoVector::buffer(edges.data() + head.bytes, tail.bytes);
   Status status;
+  if (!zero_head || !zero_tail) co_await io::debug_event(file_.edge(), BlkdebugEvent::cow_read);
   if (!zero_head) status = co_await read_unlocked(GuestOffset(head.offset), before);
   if (status.ok() && !zero_tail) status = co_await read_unlocked(GuestOffset(tail.offset), after);
   if (!status.ok()) co_return status;
@@ -236,6 +244,7 @@ Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fre
   std::span<const iovec> all(parts.data(), middle + 2);
   if (head.empty()) all = all.subspan(1);
   if (tail.empty()) all = all.first(all.size() - 1);
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
   co_return co_await io::pwritev(*data_, at.value, IoVector(all));
 }
 

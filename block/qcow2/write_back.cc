@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "block/io/debug_event.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -110,6 +111,7 @@ Task<Status> Image::write_dirty(Dirty& dirty) {
 
 Task<Status> Image::write_refcounts(Dirty& dirty) {
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.blocks) {
+    co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_update_part);
     Status status = co_await file_.write(piece.at, piece.bytes);
     if (!status.ok()) co_return status;
   }
@@ -131,12 +133,14 @@ Task<Status> Image::write_refcounts(Dirty& dirty) {
 
 Task<Status> Image::write_tables(Dirty& dirty) {
   for (size_t i = 0; i < dirty.l2.pieces.size(); ++i) {
+    co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l2_update);
     Status status = co_await file_.write(dirty.l2_places[i], dirty.l2.pieces[i].bytes);
     if (!status.ok()) co_return status;
   }
   if (dirty.l1.empty()) co_return Status();
   Status status = co_await file_.flush();
   HostOffset table(header_.l1_table_offset);
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l1_update);
   for (const auto& [first, bytes] : dirty.l1) {
     if (status.ok()) status = co_await file_.write(table + first * 8, bytes);
   }

@@ -11,6 +11,7 @@
 #include "block/coro/mutex.h"
 #include "block/coro/range_lock.h"
 #include "block/coro/semaphore.h"
+#include "block/coro/turnstile.h"
 #include "tests/unit/coro/hand_executor.h"
 
 namespace strata {
@@ -21,6 +22,46 @@ using test::HandExecutor;
 Task<void> wait_for(Event& event, int& woken) {
   co_await event.wait();
   ++woken;
+}
+
+Task<void> pass(Turnstile& turnstile, Event& ready, int name, std::string& order) {
+  Turnstile::Turn turn = turnstile.draw();
+  co_await ready.wait();
+  co_await turn.wait();
+  order += std::to_string(name);
+}
+
+TEST_CASE("A turnstile lets pass in the order of drawing, whoever is ready first") {
+  HandExecutor executor;
+  Turnstile turnstile;
+  Event ready[3];
+  std::string order;
+  for (int i = 0; i < 3; ++i) executor.start(pass(turnstile, ready[i], i, order));
+  ready[2].set();
+  executor.run();
+  ready[1].set();
+  executor.run();
+  CHECK(order.empty());
+  ready[0].set();
+  executor.run();
+  CHECK(order == "012");
+}
+
+TEST_CASE("A turn that is let go before it came holds nobody up") {
+  HandExecutor executor;
+  Turnstile turnstile;
+  Event ready(true);
+  std::string order;
+  {
+    Turnstile::Turn first = turnstile.draw();
+    Turnstile::Turn second = turnstile.draw();
+    executor.start(pass(turnstile, ready, 3, order));
+    second.done();
+    executor.run();
+    CHECK(order.empty());
+  }
+  executor.run();
+  CHECK(order == "3");
 }
 
 TEST_CASE("Setting an event lets every waiter go, and it stays set until reset") {
