@@ -2,6 +2,7 @@
 """The benchmark runs and writes its figures; what they are is no matter of passing."""
 
 import json
+import os
 
 import pytest
 
@@ -9,6 +10,7 @@ from support.program import ROOT, daemon_program
 from support.tools import run
 
 BENCH = ROOT / "tests/bench/run"
+IMG = ROOT / os.environ.get("STRATA_BUILD", "build") / "bin/strata-img"
 
 
 def test_figures_of_both_sides(tmp_path):
@@ -31,3 +33,13 @@ def test_loads_are_listed():
 @pytest.mark.parametrize("arguments", [["--loads", "nosuch"], ["--strata", "/nonexistent/x"]])
 def test_wrong_use_fails(arguments):
     assert run(BENCH, *arguments, check=False).returncode == 2
+
+
+def test_the_tools_figures_of_both_sides(tmp_path):
+    report = tmp_path / "figures.json"
+    run(ROOT / "tests/bench/img", "--ours", IMG, "--megabytes", "8", "--rounds", "1",
+        "--json", report, "--directory", tmp_path)
+    loads = json.loads(report.read_text())
+    assert set(loads) == {"raw-to-qcow2", "qcow2-to-raw", "compress", "decompress", "compare",
+                          "map"}
+    assert all(load["ratio"]["cpu"] > 0 for load in loads.values())

@@ -45,6 +45,7 @@ enum LongOption {
   kPattern,
   kFlushInterval,
   kNoDrain,
+  kCompressionLevel,
 };
 
 // The words of a command, the first of which is its name.

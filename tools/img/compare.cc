@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "block/base/aligned_buffer.h"
+#include "block/coro/scope.h"
 #include "tools/img/command.h"
 #include "tools/img/progress.h"
 
@@ -70,10 +71,15 @@ Request parse(Words& words) {
   return request;
 }
 
+// One of the images, and its part of what is looked at; while one buffer is, the other is filled.
 struct Side {
+  struct Part {
+    AlignedBuffer buffer{kBufferSize};
+    Status status;
+  };
   Backend* image = nullptr;
   std::string name;
-  AlignedBuffer buffer{kBufferSize};
+  Part parts[2];
 };
 
 class Comparison {
@@ -89,7 +95,8 @@ class Comparison {
     }
     int result = 0;
     {
-      Progress progress(request_.progress, request_.quiet, total);
+      Progress progress(request_.progress, request_.quiet, 2.0);
+      progress.set_total(total);
       progress_ = &progress;
       result = co_await compare_common(common);
       if (result == 0 && a_.image->length() != b_.image->length()) {
@@ -98,7 +105,6 @@ class Comparison {
         result = co_await check_zero_tail(longer, common, total);
       }
       if (result == 0) {
-        progress.finish();
         say("Images are identical.\n");
       }
     }
@@ -126,81 +132,104 @@ class Comparison {
     return chain.status.flags.has(StatusFlag::allocated);
   }
 
-  Task<int> read(Side& side, uint64_t offset, uint64_t bytes) {
-    Status status =
-        co_await side.image->preadv(offset, IoVector::buffer(side.buffer.data(), bytes));
-    co_return status.ok() ? 0 : failure(side, offset, status.error_number());
+  static Task<void> fetch(Side& side, Side::Part& part, uint64_t offset, uint64_t bytes) {
+    part.status = co_await side.image->preadv(offset, IoVector::buffer(part.buffer.data(), bytes));
   }
 
-  // Offset of the first unit that differs, within the first `bytes` of both buffers.
-  std::optional<uint64_t> first_difference(uint64_t bytes) const noexcept {
-    for (uint64_t at = 0; at < bytes; at += kUnit) {
-      size_t size = std::min<uint64_t>(kUnit, bytes - at);
-      if (std::memcmp(a_.buffer.data() + at, b_.buffer.data() + at, size) != 0) return at;
-    }
+  // Offset of the first unit that differs.
+  static std::optional<uint64_t> first_difference(const std::byte* a, const std::byte* b,
+                                                  uint64_t bytes) noexcept {
+    if (std::memcmp(a, b, bytes) == 0) return std::nullopt;
+    uint64_t at = 0;
+    while (std::memcmp(a + at, b + at, std::min<uint64_t>(kUnit, bytes - at)) == 0) at += kUnit;
+    return at;
+  }
+
+  // Offset of the first unit that is not all zero.
+  static std::optional<uint64_t> first_nonzero(const std::byte* data, uint64_t bytes) noexcept {
+    for (uint64_t at = 0; at < bytes; at += kUnit)
+      if (!is_zero_memory(data + at, std::min<uint64_t>(kUnit, bytes - at))) return at;
     return std::nullopt;
   }
 
   Task<int> compare_common(uint64_t common) {
     for (uint64_t offset = 0; offset < common;) {
       auto in_a = co_await a_.image->block_status(offset, common - offset);
-      if (!in_a) co_return status_failure(a_, in_a.error_number());
+      if (!in_a) co_return status_failure(a_);
       auto in_b = co_await b_.image->block_status(offset, common - offset);
-      if (!in_b) co_return status_failure(b_, in_b.error_number());
+      if (!in_b) co_return status_failure(b_);
       uint64_t bytes = std::min({in_a->status.bytes, in_b->status.bytes, common - offset});
       bool zero_a = is_zero(*in_a);
       bool zero_b = is_zero(*in_b);
-      if (request_.strict && (zero_a != zero_b || is_allocated(*in_a) != is_allocated(*in_b))) {
+      if (request_.strict && in_a->status.flags != in_b->status.flags) {
         say(fmt::format("Strict mode: Offset {} block status mismatch!\n", offset));
         co_return kDifferent;
       }
-      if (!zero_a || !zero_b) {
-        bytes = std::min<uint64_t>(bytes, kBufferSize);
-        int result = co_await compare_data(offset, bytes, zero_a, zero_b);
+      if (zero_a && zero_b) {
+        progress_->advance(bytes);
+      } else {
+        int result =
+            co_await compare_run(offset, bytes, zero_a ? nullptr : &a_, zero_b ? nullptr : &b_);
         if (result != 0) co_return result;
       }
       offset += bytes;
-      progress_->advance(bytes);
     }
     co_return 0;
   }
 
-  Task<int> compare_data(uint64_t offset, uint64_t bytes, bool zero_a, bool zero_b) {
-    if (zero_a) co_return co_await check_zero(b_, offset, bytes);
-    if (zero_b) co_return co_await check_zero(a_, offset, bytes);
-    if (int result = co_await read(a_, offset, bytes); result != 0) co_return result;
-    if (int result = co_await read(b_, offset, bytes); result != 0) co_return result;
-    std::optional<uint64_t> at = first_difference(bytes);
-    co_return at ? mismatch(offset + *at) : 0;
+  // A side that is null is zeroes there.
+  Task<int> compare_run(uint64_t offset, uint64_t bytes, Side* a, Side* b) {
+    TaskScope reads;
+    auto start = [&](int part, uint64_t done) {
+      uint64_t size = std::min<uint64_t>(kBufferSize, bytes - done);
+      for (Side* side : {a, b})
+        if (side != nullptr) reads.spawn(fetch(*side, side->parts[part], offset + done, size));
+    };
+    int result = 0;
+    start(0, 0);
+    int part = 0;
+    for (uint64_t done = 0; done < bytes && result == 0; part ^= 1) {
+      co_await reads.join();
+      uint64_t size = std::min<uint64_t>(kBufferSize, bytes - done);
+      if (done + size < bytes) start(part ^ 1, done + size);
+      result = judge(offset + done, size, a, b, part);
+      done += size;
+      if (result == 0) progress_->advance(size);
+    }
+    co_await reads.join();
+    co_return result;
   }
 
-  Task<int> check_zero(Side& side, uint64_t offset, uint64_t bytes) {
-    if (int result = co_await read(side, offset, bytes); result != 0) co_return result;
-    for (uint64_t at = 0; at < bytes; at += kUnit) {
-      size_t size = std::min<uint64_t>(kUnit, bytes - at);
-      if (!is_zero_memory(side.buffer.data() + at, size)) co_return mismatch(offset + at);
-    }
-    co_return 0;
+  int judge(uint64_t offset, uint64_t bytes, Side* a, Side* b, int part) const {
+    for (const Side* side : {a, b})
+      if (side != nullptr && !side->parts[part].status.ok())
+        return failure(*side, offset, side->parts[part].status.error_number());
+    std::optional<uint64_t> at;
+    if (a != nullptr && b != nullptr)
+      at = first_difference(a->parts[part].buffer.data(), b->parts[part].buffer.data(), bytes);
+    else
+      at = first_nonzero((a != nullptr ? a : b)->parts[part].buffer.data(), bytes);
+    return at ? mismatch(offset + *at) : 0;
   }
 
   Task<int> check_zero_tail(Side& side, uint64_t offset, uint64_t end) {
     while (offset < end) {
       auto status = co_await side.image->block_status(offset, end - offset);
-      if (!status) co_return status_failure(side, status.error_number());
+      if (!status) co_return status_failure(side);
       uint64_t bytes = status->status.bytes;
       if (!is_zero(*status) && is_allocated(*status)) {
-        bytes = std::min<uint64_t>(bytes, kBufferSize);
-        int result = co_await check_zero(side, offset, bytes);
+        int result = co_await compare_run(offset, bytes, &side, nullptr);
         if (result != 0) co_return result;
+      } else {
+        progress_->advance(bytes);
       }
       offset += bytes;
-      progress_->advance(bytes);
     }
     co_return 0;
   }
 
-  int status_failure(const Side& side, int error) const {
-    log_error("Sector allocation test failed for {}: {}", side.name, Error::describe_errno(error));
+  static int status_failure(const Side& side) {
+    log_error("Sector allocation test failed for {}", side.name);
     return 3;
   }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/img/convert.h"
 
+#include "block/qcow2/image.h"
+#include "block/qcow2/qcow2.h"
 #include "tools/common/numbers.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
@@ -17,6 +19,7 @@ constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
                             {"target-is-zero", no_argument, nullptr, kTargetIsZero},
                             {"bitmaps", no_argument, nullptr, kBitmaps},
                             {"skip-broken-bitmaps", no_argument, nullptr, kSkipBroken},
+                            {"compression-level", required_argument, nullptr, kCompressionLevel},
                             {nullptr, 0, nullptr, 0}};
 
 constexpr int64_t kMaxSparse = 16 << 20;
@@ -29,14 +32,14 @@ struct Request {
   std::optional<std::string> backing_format;
   std::string options;
   std::optional<std::string> snapshot;
+  std::optional<int> compression_level;
+  std::string target_cache = "unsafe";
   OpenFlags source_flags;
-  OpenFlags target_flags{.writable = true, .cache_no_flush = true, .discard_unmap = true};
   CopyOptions copy;
   bool explicit_sparse = false;
   bool image_options = false;
   bool target_image_options = false;
   bool has_output_format = false;
-  bool compressed = false;
   bool copy_offloading = false;
   bool bitmaps = false;
   bool skip_broken = false;
@@ -73,6 +76,7 @@ void take_format_option(int option, const Words& words, Request& request) {
       request.output_format = words.value();
       request.has_output_format = true;
       break;
+    case 'b':
     case 'B':
       request.backing = words.value();
       break;
@@ -80,16 +84,13 @@ void take_format_option(int option, const Words& words, Request& request) {
       request.backing_format = words.value();
       break;
     case 'o':
-      if (words.value().empty() || words.value().front() == ',' || words.value().back() == ',')
-        throw Error("Invalid option list: {}", words.value());
-      request.options += (request.options.empty() ? "" : ",") + words.value();
+      append_option_list(request.options, words.value());
       break;
     case 'l':
       request.snapshot = words.value();
       break;
     case 't':
-      if (!set_cache_mode(request.target_flags, words.value()))
-        throw Error("Invalid cache option: {}", words.value());
+      request.target_cache = words.value();
       break;
     case 'T':
       if (!set_cache_mode(request.source_flags, words.value()))
@@ -113,10 +114,11 @@ void take_copy_option(int option, const Words& words, Request& request) {
       request.copy.in_order = false;
       break;
     case 'r':
-      parse_number(words.value(), "rate limit");
+      request.copy.bytes_per_second =
+          static_cast<uint64_t>(parse_number(words.value(), "rate limit"));
       break;
     case 'c':
-      request.compressed = true;
+      request.copy.compressed = true;
       break;
     case 'C':
       request.copy_offloading = true;
@@ -138,7 +140,7 @@ void take_copy_option(int option, const Words& words, Request& request) {
   }
 }
 
-void take_long_option(int option, Request& request) {
+void take_long_option(int option, const Words& words, Request& request) {
   switch (option) {
     case 'h':
       request.help = true;
@@ -158,6 +160,10 @@ void take_long_option(int option, Request& request) {
     case kBitmaps:
       request.bitmaps = true;
       break;
+    case kCompressionLevel:
+      request.compression_level =
+          static_cast<int>(parse_number(words.value(), "compression level", 1, 22));
+      break;
     case kSkipBroken:
       request.skip_broken = true;
       break;
@@ -168,10 +174,10 @@ void take_long_option(int option, Request& request) {
 
 Request parse(Words& words) {
   Request request;
-  for (int option; (option = words.next("hf:O:B:CcF:o:l:S:pt:T:qnm:WUr:", kOptions)) != -1;) {
+  for (int option; (option = words.next("hf:O:b:B:CcF:o:l:S:pt:T:qnm:WUr:", kOptions)) != -1;) {
     take_format_option(option, words, request);
     take_copy_option(option, words, request);
-    take_long_option(option, request);
+    take_long_option(option, words, request);
   }
   return request;
 }
@@ -185,7 +191,7 @@ void check(const Request& request) {
     throw Error("Use of --skip-broken-bitmaps requires --bitmaps");
   if (request.copy_offloading && request.explicit_sparse)
     throw Error("Cannot enable copy offloading when -S is used");
-  if (request.copy_offloading && request.compressed)
+  if (request.copy_offloading && request.copy.compressed)
     throw Error("Cannot enable copy offloading when -c is used");
   if (request.copy_offloading && request.copy.salvage)
     throw Error("Cannot use copy offloading in salvaging mode");
@@ -195,22 +201,47 @@ void check(const Request& request) {
     throw Error("-o has no effect when skipping image creation");
 }
 
-// The sources' sizes together, as the size of the new image where the options name none.
-Task<void> create_target(Tool& tool, const Request& request, const std::string& name,
-                         uint64_t size) {
-  auto known = create_options(tool.layer(), request.output_format, &name);
+// What the options of the new image amount to. Throws Error.
+CreateValues target_values(const Request& request, const std::vector<CreateOption>& known,
+                           uint64_t size) {
   CreateValues values;
   parse_create_options(known, request.options, values);
-  values.emplace("size", std::to_string(size));
-  if (request.backing)
+  values["size"] = std::to_string(size);
+  if (request.backing && !has_option(known, "backing_file"))
     throw Error("Backing file not supported for file format '{}'", request.output_format);
-  if (request.backing_format)
+  if (request.backing_format && !has_option(known, "backing_fmt"))
     throw Error("Backing file format not supported for file format '{}'", request.output_format);
-  if (request.compressed) throw Error("Compression not supported for this file format");
-  if (request.bitmaps) throw Error("Source lacks bitmap support");
+  if (request.backing) values["backing_file"] = *request.backing;
+  if (request.backing_format) values["backing_fmt"] = *request.backing_format;
+  return values;
+}
+
+void check_target(const Request& request, const CreateValues& values, size_t sources) {
+  if (values.contains("backing_file")) {
+    if (sources > 1)
+      throw Error(
+          "Having a backing file for the target makes no sense when concatenating multiple input "
+          "images");
+    if (!values.contains("backing_fmt"))
+      throw Error("Use of backing file requires explicit backing format");
+  }
+  if (!request.copy.compressed) return;
+  if (request.output_format != "qcow2")
+    throw Error("Compression not supported for this file format");
+  auto encryption = values.find("encryption");
+  if ((encryption != values.end() && encryption->second == "on") ||
+      values.contains("encrypt.format"))
+    throw Error("Compression and encryption not supported at the same time");
+  auto preallocation = values.find("preallocation");
+  if (preallocation != values.end() && preallocation->second != "off")
+    throw Error("Compression and preallocation not supported at the same time");
+}
+
+Task<void> create_target(Tool& tool, const Request& request, const std::string& name,
+                         CreateValues values) {
   std::optional<Error> failed;
   try {
-    co_await create_image(tool, name, request.output_format, values);
+    co_await create_image(tool, name, request.output_format, std::move(values));
   } catch (Error& error) {
     failed = std::move(error).prepend(
         fmt::format("{}: error while converting {}: ", name, request.output_format));
@@ -218,60 +249,152 @@ Task<void> create_target(Tool& tool, const Request& request, const std::string& 
   if (failed) throw *failed;
 }
 
+// "ID_OR_NAME", or "snapshot.id=ID,snapshot.name=NAME" with one or both of them.
+size_t find_snapshot(const qcow2::Image& image, const std::string& wanted) {
+  if (!wanted.starts_with("snapshot.")) {
+    if (std::optional<size_t> index = image.find_snapshot(wanted)) return *index;
+    throw Error("Failed to load snapshot: Can't find snapshot");
+  }
+  std::optional<std::string> id;
+  std::optional<std::string> name;
+  boost::json::object options = parse_image_options(wanted);
+  for (const auto& [key, value] : options.at("snapshot").as_object()) {
+    std::string text(value.get_string());
+    if (key == "id") {
+      id = text;
+    } else if (key == "name") {
+      name = text;
+    } else {
+      log_error("Invalid parameter 'snapshot.{}'", std::string_view(key));
+      throw Error("Failed in parsing snapshot param '{}'", wanted);
+    }
+  }
+  for (size_t i = 0; i < image.snapshots().size(); ++i) {
+    const qcow2::Snapshot& snapshot = image.snapshots()[i];
+    if ((!id || snapshot.id == *id) && (!name || snapshot.name == *name)) return i;
+  }
+  throw Error("Failed to load snapshot: Can't find snapshot");
+}
+
+class Conversion {
+ public:
+  Conversion(Images& images, Request request, std::vector<std::string> names)
+      : images_(images),
+        tool_(images.tool()),
+        request_(std::move(request)),
+        progress_(request_.progress, request_.copy.quiet, 1.0) {
+    target_name_ = std::move(names.back());
+    names.pop_back();
+    source_names_ = std::move(names);
+  }
+
+  Task<void> run() {
+    co_await open_sources();
+    CreateValues values;
+    if (!request_.reuse_target)
+      values = target_values(
+          request_, create_options(tool_.layer(), request_.output_format, &target_name_), size_);
+    else if (request_.backing)
+      values["backing_file"] = *request_.backing;
+    if (request_.reuse_target && request_.backing && request_.backing_format)
+      values["backing_fmt"] = *request_.backing_format;
+    if (request_.copy.target_is_zero && values.contains("backing_file"))
+      throw Error("Cannot use --target-is-zero when the destination image has a backing file");
+    if (!request_.reuse_target || values.contains("backing_file"))
+      check_target(request_, values, sources_.size());
+    if (request_.bitmaps) check_bitmap_sources();
+    request_.copy.target_has_backing = values.contains("backing_file");
+    if (!request_.reuse_target)
+      co_await create_target(tool_, request_, target_name_, std::move(values));
+    co_await open_target();
+    co_await copy();
+  }
+
+ private:
+  Task<void> open_sources() {
+    for (const std::string& name : source_names_)
+      sources_.push_back(co_await images_.open(name, request_.format, request_.image_options,
+                                               request_.source_flags));
+    if (request_.snapshot) co_await view_snapshot(*request_.snapshot);
+    for (const Backend* source : sources_) size_ += source->length();
+  }
+
+  Task<void> view_snapshot(const std::string& wanted) {
+    if (sources_.size() > 1 && !wanted.starts_with("snapshot."))
+      throw Error("No support for concatenating multiple snapshot");
+    co_await show_snapshot(sources_[0]->node(), wanted);
+  }
+
+  void check_bitmap_sources() const {
+    if (sources_.size() > 1) throw Error("Copying bitmaps only possible with single source");
+    if (qcow2::image_of(sources_[0]->node()) == nullptr) throw Error("Source lacks bitmap support");
+  }
+
+  Task<void> open_target() {
+    OpenFlags flags{.writable = true, .discard_unmap = true};
+    if (!set_cache_mode(flags, request_.target_cache))
+      throw Error("Invalid cache option: {}", request_.target_cache);
+    std::optional<std::string> format;
+    if (!request_.target_image_options) format = request_.output_format;
+    target_ = co_await images_.open(target_name_, format, request_.target_image_options, flags);
+    qcow2::Image* image = qcow2::image_of(target_->node());
+    if (request_.copy.compressed && image == nullptr)
+      throw Error("Compression not supported for this file format");
+    if (request_.compression_level && image != nullptr)
+      image->set_compression_level(request_.compression_level);
+    if (target_->length() < size_) throw Error("output file is smaller than input file");
+  }
+
+  Task<void> copy() {
+    bool sparse = request_.copy.sparse_bytes != 0;
+    bool fresh = !request_.reuse_target && !request_.copy.target_has_backing;
+    if (fresh && sparse && target_->node().driver().has_zero_init())
+      request_.copy.target_is_zero = true;
+    ImageCopy copy(sources_, *target_, request_.copy, progress_);
+    co_await copy.run();
+    progress_.finish();
+  }
+
+  Images& images_;
+  Tool& tool_;
+  Request request_;
+  Progress progress_;
+  std::string target_name_;
+  std::vector<std::string> source_names_;
+  std::vector<Backend*> sources_;
+  Backend* target_ = nullptr;
+  uint64_t size_ = 0;
+};
+
 }  // namespace
 
+Task<void> show_snapshot(Node& node, const std::string& wanted) {
+  qcow2::Image* image = qcow2::image_of(node);
+  if (image == nullptr)
+    throw Error(
+        "Failed to load snapshot: Block format '{}' used by device '' does not support "
+        "temporarily loading internal snapshots",
+        node.format_name());
+  co_await image->show_snapshot(find_snapshot(*image, wanted));
+  co_await node.refresh_length();
+}
+
 Task<int> run_convert(Images& images, Words& words) {
-  Tool& tool = images.tool();
   Request request = parse(words);
   std::vector<std::string> rest = words.rest();
   if (request.help) {
-    print_help(tool.layer());
+    print_help(images.tool().layer());
     co_return 0;
   }
   if (is_help_option(request.options)) {
-    auto options =
-        create_options(tool.layer(), request.output_format, rest.empty() ? nullptr : &rest.back());
-    fmt::print("Supported {}options:\n", rest.empty() ? request.output_format + " " : "");
-    print_create_options(options);
-    if (rest.empty())
-      fmt::print(
-          "\nThe protocol level may support further options.\n"
-          "Specify the target filename to include those options.\n");
+    print_create_help(images.tool().layer(), request.output_format,
+                      rest.empty() ? nullptr : &rest.back());
     co_return 0;
   }
   check(request);
   if (rest.size() < 2) throw Error("Must specify image file name");
-  std::string target_name = std::move(rest.back());
-  rest.pop_back();
-
-  std::vector<Backend*> sources;
-  uint64_t size = 0;
-  for (const std::string& name : rest) {
-    sources.push_back(
-        co_await images.open(name, request.format, request.image_options, request.source_flags));
-    size += sources.back()->length();
-  }
-  if (request.snapshot)
-    throw Error(
-        "Failed to load snapshot: Block format '{}' used by device '' does not support temporarily "
-        "loading internal snapshots",
-        sources[0]->node().format_name());
-  if (!request.reuse_target) co_await create_target(tool, request, target_name, size);
-
-  std::optional<std::string> format;
-  if (!request.target_image_options) format = request.output_format;
-  Backend* target =
-      co_await images.open(target_name, format, request.target_image_options, request.target_flags);
-  if (request.compressed) throw Error("Compression not supported for this file format");
-  if (target->length() < size) throw Error("output file is smaller than input file");
-  if (!request.reuse_target && target->node().driver().has_zero_init())
-    request.copy.target_is_zero = request.copy.sparse_bytes != 0;
-  {
-    Progress progress(request.progress, request.copy.quiet, size);
-    ImageCopy copy(std::move(sources), *target, request.copy, progress);
-    co_await copy.run();
-    progress.finish();
-  }
+  Conversion conversion(images, std::move(request), std::move(rest));
+  co_await conversion.run();
   co_return 0;
 }
 

@@ -6,9 +6,10 @@
 #include <optional>
 #include <vector>
 
+#include "block/aio/clock.h"
 #include "block/base/error.h"
-#include "block/coro/event.h"
 #include "block/coro/mutex.h"
+#include "block/coro/turnstile.h"
 #include "block/io/backend.h"
 #include "tools/img/progress.h"
 
@@ -21,7 +22,14 @@ struct CopyOptions {
   bool target_is_zero = false;  // what is not written reads as zeroes
   bool salvage = false;         // what cannot be read becomes zeroes
   bool quiet = false;
+  bool compressed = false;
+  bool target_has_backing = false;  // what the source has from its backing file is left to it
+  uint64_t bytes_per_second = 0;    // 0: no limit
 };
+
+// Lets the node, which is read-only, show what it held at an internal snapshot: "ID_OR_NAME", or
+// "snapshot.id=ID,snapshot.name=NAME". Throws Error.
+Task<void> show_snapshot(Node& node, const std::string& wanted);
 
 // Copies the sources, one behind the other, over the beginning of the target.
 class ImageCopy {
@@ -33,11 +41,11 @@ class ImageCopy {
   Task<void> run();
 
  private:
+  enum class Kind : uint8_t { data, zero, backing };
   struct Piece {
     uint64_t offset = 0;  // in the target
     uint64_t bytes = 0;
-    bool zero = false;
-    uint64_t turn = 0;
+    Kind kind = Kind::data;
   };
   struct Place {
     Backend* image = nullptr;
@@ -46,25 +54,37 @@ class ImageCopy {
   };
 
   Place locate(uint64_t offset) const noexcept;
+  Task<void> find_run();
   Task<Piece> next_piece();
+  bool is_work(const Piece& piece) const noexcept {
+    return piece.kind == Kind::data || (piece.kind == Kind::zero && options_.sparse_bytes == 0);
+  }
+  Task<uint64_t> count_data();
+  Piece whole_units(Piece piece) const noexcept;
   Task<void> work();
-  Task<void> copy(Piece piece, std::byte* buffer);
-  Task<void> wait_for_turn(uint64_t turn);
+  Task<void> copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn);
   Task<void> read(uint64_t offset, std::byte* buffer, uint64_t bytes);
   Task<void> write(uint64_t offset, const std::byte* buffer, uint64_t bytes);
+  Task<void> write_compressed(uint64_t offset, const std::byte* buffer, uint64_t bytes,
+                              Turnstile::Turn& turn);
   Task<void> write_zeroes(uint64_t offset, uint64_t bytes);
+  Task<void> keep_to_rate(uint64_t bytes);
+  void fail(const Error& error);
 
   std::vector<Backend*> sources_;
   Backend& target_;
   CopyOptions options_;
   Progress& progress_;
   uint64_t total_ = 0;
+  uint64_t unit_ = 0;                       // what zeroes are looked for in, bytes
+  uint64_t cluster_ = 0;                    // of a compressed target
+  std::optional<uint64_t> backing_length_;  // of the target's
 
   Mutex cursor_lock_;
   uint64_t cursor_ = 0;
-  uint64_t next_turn_ = 0;
-  uint64_t turn_ = 0;  // the piece that is written now
-  Event turned_;
+  Piece run_;  // where the cursor is: of one kind
+  Turnstile order_;
+  TimePoint next_write_{};  // where the rate is limited
   std::optional<Error> failed_;
 };
 

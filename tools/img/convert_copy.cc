@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
+#include "block/aio/aio_context.h"
 #include "block/base/aligned_buffer.h"
 #include "block/base/log.h"
 #include "block/coro/scope.h"
@@ -12,25 +14,38 @@ namespace strata::tools {
 namespace {
 
 constexpr uint64_t kBufferSize = 2 << 20;
+constexpr uint64_t kPackedAtOnce = 1 << 20;
 constexpr uint64_t kMaxZeroRun = 1 << 30;
 
 [[noreturn]] void throw_errno(int error, std::string_view what, uint64_t offset) {
   throw Error::from_errno(error, "error while {} at byte {}", what, offset);
 }
 
-// The length of the run from `data` on that is all zero, or has no zero run of `unit` bytes.
+// The length of the run from `data` on that is all zero, or has no zero run of `least` bytes.
+// Looks at whole units, as they lie in the image: `offset` is where `data` is in it.
 struct Run {
   bool zero;
   uint64_t bytes;
 };
-Run next_run(const std::byte* data, uint64_t bytes, uint64_t unit) noexcept {
-  auto is_zero_at = [&](uint64_t at) {
-    return is_zero_memory(data + at, std::min(unit, bytes - at));
+Run next_run(const std::byte* data, uint64_t bytes, uint64_t offset, uint64_t unit,
+             uint64_t least) noexcept {
+  auto end_of_unit = [&](uint64_t at) { return std::min(bytes, at + unit - (offset + at) % unit); };
+  auto zero_until = [&](uint64_t at) {
+    while (at < bytes) {
+      uint64_t end = end_of_unit(at);
+      if (!is_zero_memory(data + at, end - at)) break;
+      at = end;
+    }
+    return at;
   };
-  bool zero = is_zero_at(0);
-  uint64_t at = std::min(unit, bytes);
-  while (at < bytes && is_zero_at(at) == zero) at += std::min(unit, bytes - at);
-  return {zero, at};
+  uint64_t end = zero_until(0);
+  if (end >= std::min(least, bytes)) return {true, end};
+  for (uint64_t at = std::max(end, end_of_unit(0)); at < bytes;) {
+    end = zero_until(at);
+    if (end - at >= least || (end == bytes && end != at)) return {false, at};
+    at = end == at ? end_of_unit(at) : end;
+  }
+  return {false, bytes};
 }
 
 }  // namespace
@@ -39,6 +54,12 @@ ImageCopy::ImageCopy(std::vector<Backend*> sources, Backend& target, CopyOptions
                      Progress& progress)
     : sources_(std::move(sources)), target_(target), options_(options), progress_(progress) {
   for (const Backend* source : sources_) total_ += source->length();
+  unit_ = std::max<uint64_t>(std::bit_floor(std::max<uint64_t>(options_.sparse_bytes, kSectorSize)),
+                             target_.limits().request_alignment);
+  if (auto facts = target_.node().driver().image_facts(); facts && options_.compressed)
+    cluster_ = facts->cluster_size.value_or(0);
+  if (const Node* backing = target_.node().backing(); backing && options_.target_has_backing)
+    backing_length_ = backing->length();
 }
 
 ImageCopy::Place ImageCopy::locate(uint64_t offset) const noexcept {
@@ -49,35 +70,73 @@ ImageCopy::Place ImageCopy::locate(uint64_t offset) const noexcept {
   return {};
 }
 
-// The next stretch that nobody copies yet; none is left when `bytes` is 0.
-Task<ImageCopy::Piece> ImageCopy::next_piece() {
-  Mutex::Lock lock = co_await cursor_lock_.lock();
-  Piece piece;
-  piece.offset = cursor_;
-  if (failed_) co_return piece;
+void ImageCopy::fail(const Error& error) {
+  if (!failed_) failed_ = error;
+}
+
+// Finds out of what kind the bytes at the cursor are.
+Task<void> ImageCopy::find_run() {
   Place place = locate(cursor_);
-  if (place.image == nullptr) co_return piece;
-  auto status = co_await place.image->block_status(place.offset, place.left);
-  if (!status && !options_.salvage)
-    throw_errno(status.error_number(), "reading block status", cursor_);
+  bool behind_backing = backing_length_ && cursor_ >= *backing_length_;
+  if (backing_length_ && !behind_backing)
+    place.left = std::min(place.left, *backing_length_ - cursor_);
+  Node& node = place.image->node();
+  // With a backing file of its own, the target is to hold just what the top of the source holds.
+  Node* base = options_.target_has_backing ? node.backing() : nullptr;
+  auto status = co_await io::block_status_above(node, base, false, place.offset, place.left);
+  run_ = {cursor_, 0, Kind::data};
   if (!status) {
+    if (!options_.salvage)
+      throw Error::from_errno(status.error_number(),
+                              "error while reading block status at offset {}", cursor_);
     if (!options_.quiet)
       log_warning("error while reading block status at offset {}: {}", cursor_,
                   Error::describe_errno(status.error_number()));
-    piece.bytes = std::min(place.left, kSectorSize);
-  } else {
-    piece.zero = status->status.flags.has(StatusFlag::zero);
-    piece.bytes = std::min(place.left, status->status.bytes);
+    run_.bytes = std::min(place.left, kSectorSize);
+    co_return;
   }
-  piece.bytes = std::min(piece.bytes, piece.zero ? kMaxZeroRun : kBufferSize);
-  piece.turn = next_turn_++;
-  cursor_ += piece.bytes;
-  co_return piece;
+  StatusFlags flags = status->status.flags;
+  run_.bytes = std::min(place.left, status->status.bytes);
+  if (flags.has(StatusFlag::zero))
+    run_.kind = behind_backing ? Kind::backing : Kind::zero;
+  else if (!flags.has(StatusFlag::data) && options_.target_has_backing)
+    run_.kind = Kind::backing;
+  // Does not end in the middle of what the source reads at once.
+  auto facts = node.driver().image_facts();
+  uint64_t align = std::max<uint64_t>(node.io().limits.request_alignment,
+                                      facts ? facts->cluster_size.value_or(1) : 1);
+  uint64_t rest = (place.offset + run_.bytes) % align;
+  if (run_.bytes > rest) run_.bytes -= rest;
 }
 
-Task<void> ImageCopy::wait_for_turn(uint64_t turn) {
-  if (!options_.in_order) co_return;
-  while (turn_ != turn && !failed_) co_await turned_.wait();
+// A compressed target takes clusters: what is less than one counts as data.
+ImageCopy::Piece ImageCopy::whole_units(Piece piece) const noexcept {
+  if (cluster_ == 0) return piece;
+  if (piece.bytes >= cluster_) {
+    piece.bytes -= piece.bytes % cluster_;
+  } else {
+    piece.bytes = std::min(cluster_, total_ - piece.offset);
+    piece.kind = Kind::data;
+  }
+  return piece;
+}
+
+// The next stretch that nobody copies yet; none is left when `bytes` is 0.
+Task<ImageCopy::Piece> ImageCopy::next_piece() {
+  Mutex::Lock lock = co_await cursor_lock_.lock();
+  if (failed_ || cursor_ >= total_) co_return Piece();
+  if (cursor_ >= run_.offset + run_.bytes) co_await find_run();
+  Piece piece = run_;
+  piece.offset = cursor_;
+  piece.bytes = run_.offset + run_.bytes - cursor_;
+  uint64_t most = piece.kind != Kind::data ? kMaxZeroRun
+                  : cluster_ != 0          ? std::max(kPackedAtOnce, cluster_)
+                                           : kBufferSize;
+  // Whole buffers as they lie in the image, so that clusters are not cut.
+  if (piece.bytes > most) piece.bytes = most - (piece.kind == Kind::data ? cursor_ % most : 0);
+  piece = whole_units(piece);
+  cursor_ += piece.bytes;
+  co_return piece;
 }
 
 Task<void> ImageCopy::read(uint64_t offset, std::byte* buffer, uint64_t bytes) {
@@ -105,8 +164,19 @@ Task<void> ImageCopy::read(uint64_t offset, std::byte* buffer, uint64_t bytes) {
   }
 }
 
+Task<void> ImageCopy::keep_to_rate(uint64_t bytes) {
+  if (options_.bytes_per_second == 0) co_return;
+  AioContext& context = *AioContext::current();
+  TimePoint start = std::max(next_write_, context.now());
+  double seconds = static_cast<double>(bytes) / static_cast<double>(options_.bytes_per_second);
+  next_write_ =
+      start + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+  if (start > context.now()) co_await context.sleep_until(start);
+}
+
 Task<void> ImageCopy::write_zeroes(uint64_t offset, uint64_t bytes) {
   if (options_.target_is_zero) co_return;
+  co_await keep_to_rate(bytes);
   Status status = co_await target_.pwrite_zeroes(offset, bytes, WriteFlag::may_unmap);
   if (!status.ok()) throw_errno(status.error_number(), "writing", offset);
 }
@@ -114,10 +184,12 @@ Task<void> ImageCopy::write_zeroes(uint64_t offset, uint64_t bytes) {
 Task<void> ImageCopy::write(uint64_t offset, const std::byte* buffer, uint64_t bytes) {
   while (bytes != 0) {
     Run run{false, bytes};
-    if (options_.sparse_bytes != 0) run = next_run(buffer, bytes, options_.sparse_bytes);
+    if (options_.sparse_bytes != 0)
+      run = next_run(buffer, bytes, offset, unit_, options_.sparse_bytes);
     if (run.zero) {
       co_await write_zeroes(offset, run.bytes);
     } else {
+      co_await keep_to_rate(run.bytes);
       Status status = co_await target_.pwritev(offset, IoVector::buffer(buffer, run.bytes));
       if (!status.ok()) throw_errno(status.error_number(), "writing", offset);
     }
@@ -127,44 +199,86 @@ Task<void> ImageCopy::write(uint64_t offset, const std::byte* buffer, uint64_t b
   }
 }
 
-Task<void> ImageCopy::copy(Piece piece, std::byte* buffer) {
-  // Without looking for zeroes, all of the target is to be allocated.
-  bool as_data = !piece.zero || options_.sparse_bytes == 0;
-  if (as_data && !piece.zero) co_await read(piece.offset, buffer, piece.bytes);
-  co_await wait_for_turn(piece.turn);
-  if (failed_) co_return;
-  if (!as_data) {
-    co_await write_zeroes(piece.offset, piece.bytes);
-    co_return;
+// Clusters that are all zero are left out. The writes of a piece begin in its turn; the next piece
+// need not wait for their end, since the target places what it packs in the order of its coming.
+Task<void> ImageCopy::write_compressed(uint64_t offset, const std::byte* buffer, uint64_t bytes,
+                                       Turnstile::Turn& turn) {
+  auto is_zero_at = [&](uint64_t at) {
+    return options_.sparse_bytes != 0 &&
+           is_zero_memory(buffer + at, std::min(cluster_, bytes - at));
+  };
+  for (uint64_t at = 0; at < bytes;) {
+    bool zero = is_zero_at(at);
+    uint64_t end = at;
+    while (end < bytes && is_zero_at(end) == zero) end = std::min(bytes, end + cluster_);
+    if (zero) {
+      co_await write_zeroes(offset + at, end - at);
+    } else {
+      co_await keep_to_rate(end - at);
+      if (end == bytes) turn.done();
+      Status status = co_await target_.pwritev(offset + at, IoVector::buffer(buffer + at, end - at),
+                                               WriteFlag::compressed);
+      if (!status.ok()) throw_errno(status.error_number(), "writing", offset + at);
+    }
+    at = end;
   }
-  if (piece.zero) std::memset(buffer, 0, kBufferSize);
+}
+
+Task<void> ImageCopy::copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn) {
+  // Without looking for zeroes, all of the target is to be allocated.
+  bool as_data = is_work(piece);
+  if (piece.kind == Kind::data) co_await read(piece.offset, buffer, piece.bytes);
+  if (options_.in_order || options_.compressed)
+    co_await turn.wait();
+  else
+    turn.done();
+  if (failed_ || piece.kind == Kind::backing) co_return;
+  if (!as_data) co_return co_await write_zeroes(piece.offset, piece.bytes);
+  uint64_t most = std::max(kBufferSize, cluster_);
+  if (piece.kind == Kind::zero) std::memset(buffer, 0, most);
   for (uint64_t done = 0; done < piece.bytes;) {
-    uint64_t size = std::min(piece.bytes - done, kBufferSize);
-    co_await write(piece.offset + done, buffer, size);
+    uint64_t size = std::min(piece.bytes - done, most);
+    if (cluster_ != 0)
+      co_await write_compressed(piece.offset + done, buffer, size, turn);
+    else
+      co_await write(piece.offset + done, buffer, size);
     done += size;
   }
 }
 
 Task<void> ImageCopy::work() {
-  AlignedBuffer buffer(kBufferSize);
+  AlignedBuffer buffer(std::max(kBufferSize, cluster_));
   try {
     if (!buffer) throw Error::from_errno(ENOMEM, "Could not allocate a buffer");
     for (;;) {
       Piece piece = co_await next_piece();
       if (piece.bytes == 0) break;
-      co_await copy(piece, buffer.data());
-      turn_ = std::max(turn_, piece.turn + 1);
-      turned_.set();
-      turned_.reset();
-      progress_.advance(piece.bytes);
+      // Drawn at once, before the next piece can be asked for.
+      Turnstile::Turn turn = order_.draw();
+      co_await copy(piece, buffer.data(), turn);
+      if (!progress_.is_shown() || is_work(piece)) progress_.advance(piece.bytes);
     }
   } catch (const Error& error) {
-    if (!failed_) failed_ = error;
-    turned_.set();
+    fail(error);
   }
 }
 
+// How much data there is: what is shown as it goes is how much of it has been copied.
+Task<uint64_t> ImageCopy::count_data() {
+  uint64_t bytes = 0;
+  for (;;) {
+    Piece piece = co_await next_piece();
+    if (piece.bytes == 0) break;
+    if (is_work(piece)) bytes += piece.bytes;
+  }
+  cursor_ = 0;
+  run_ = Piece();
+  co_return bytes;
+}
+
 Task<void> ImageCopy::run() {
+  if (options_.compressed && cluster_ == 0) throw Error("invalid cluster size");
+  progress_.set_total(progress_.is_shown() ? co_await count_data() : total_);
   TaskScope scope;
   for (int i = 0; i < options_.workers; ++i) scope.spawn(work());
   co_await scope.join();

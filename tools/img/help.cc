@@ -22,7 +22,8 @@ constexpr std::array<Subcommand, 11> kSubcommands{{
      "[-s] [-U] filename1 filename2"},
     {"convert", run_convert,
      "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "
-     "[--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] "
+     "[--bitmaps] [-U] [-C] [-c [--compression-level level]] [-p] [-q] [-n] [-f fmt] "
+     "[-t cache] [-T src_cache] "
      "[-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l "
      "snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] "
      "[--salvage] filename [filename2 [...]] output_filename"},
@@ -111,6 +112,8 @@ constexpr char kParameters[] =
     "  '-m' specifies how many coroutines work in parallel during the convert\n"
     "       process (defaults to 8)\n"
     "  '-W' allow to write to the target out of order rather than sequential\n"
+    "  '--compression-level' with '-c' packs as densely as zlib (1 to 9) or zstd\n"
+    "       (1 to 22) does at that level, rather than as fast as possible\n"
     "\n"
     "Parameters to snapshot subcommand:\n"
     "  'snapshot' is the name of the snapshot to create, apply or delete\n"

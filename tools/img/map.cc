@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <map>
+
 #include "qapi/types_block_info.h"
 #include "tools/img/command.h"
 
@@ -27,6 +29,11 @@ const char* word(bool value) {
   return value ? "true" : "false";
 }
 
+// As C's %#x has it: no prefix before 0.
+std::string hexadecimal(int64_t value) {
+  return value == 0 ? "0" : fmt::format("{:#x}", value);
+}
+
 class Printer {
  public:
   explicit Printer(OutputFormat output) : output_(output) {}
@@ -53,8 +60,8 @@ class Printer {
   static void add_line(const qapi::MapEntry& entry) {
     if (!entry.data || entry.zero) return;
     if (!entry.offset) throw Error("File contains external, encrypted or compressed clusters.");
-    fmt::print("{:<#16x}{:<#16x}{:<#16x}{}\n", entry.start, entry.length, *entry.offset,
-               entry.filename.value_or(""));
+    fmt::print("{:<16}{:<16}{:<16}{}\n", hexadecimal(entry.start), hexadecimal(entry.length),
+               hexadecimal(*entry.offset), entry.filename.value_or(""));
   }
 
   static void add_json(const qapi::MapEntry& entry, bool is_last) {
@@ -70,7 +77,32 @@ class Printer {
   OutputFormat output_;
 };
 
-Task<qapi::MapEntry> entry_at(Backend& image, uint64_t offset, uint64_t bytes) {
+// How many nodes below this one may be asked what it does not know itself.
+int64_t depth_of_chain(const Node& node) {
+  int64_t depth = 0;
+  for (const Node* at = &node;; ++depth) {
+    Edge* next = at->child_in_role(ChildRole::cow);
+    if (next == nullptr && at->descriptor().is_filter)
+      next = at->child_in_role(ChildRole::filtered);
+    if (next == nullptr) return depth;
+    at = &next->node();
+  }
+}
+
+// Names are made once: an image may have a great many entries.
+class NodeNames {
+ public:
+  const std::string& of(const Node& node) {
+    auto [found, fresh] = names_.try_emplace(&node);
+    if (fresh) found->second = node.display_name();
+    return found->second;
+  }
+
+ private:
+  std::map<const Node*, std::string> names_;
+};
+
+Task<qapi::MapEntry> entry_at(Backend& image, NodeNames& names, uint64_t offset, uint64_t bytes) {
   Result<io::ChainStatus> answer = co_await image.block_status(offset, bytes);
   if (!answer) throw Error::from_errno(answer.error_number(), "Failed to read image metadata");
   const BlockStatus& status = answer->status;
@@ -81,10 +113,10 @@ Task<qapi::MapEntry> entry_at(Backend& image, uint64_t offset, uint64_t bytes) {
   entry.zero = status.flags.has(StatusFlag::zero);
   entry.compressed = status.flags.has(StatusFlag::compressed);
   entry.present = status.flags.has(StatusFlag::allocated);
-  entry.depth = std::max(answer->depth - 1, 0);
+  entry.depth = answer->depth != 0 ? answer->depth - 1 : depth_of_chain(image.node());
   if (status.flags.has(StatusFlag::offset_valid)) {
     entry.offset = static_cast<int64_t>(status.map_offset);
-    if (status.file != nullptr) entry.filename = status.file->display_name();
+    if (status.file != nullptr) entry.filename = names.of(*status.file);
   }
   co_return entry;
 }
@@ -130,13 +162,14 @@ Task<int> run_map(Images& images, Words& words) {
   if (image_options && format) throw Error("--image-opts and --format are mutually exclusive");
   Backend* image = co_await images.open(rest[0], format, image_options, flags);
 
+  NodeNames names;
   Printer printer(output);
   printer.begin();
   auto length = static_cast<int64_t>(image->length());
   int64_t end = start < length && longest < length - start ? start + longest : length;
   std::optional<qapi::MapEntry> current;
   for (int64_t offset = start; offset < end;) {
-    qapi::MapEntry next = co_await entry_at(*image, static_cast<uint64_t>(offset),
+    qapi::MapEntry next = co_await entry_at(*image, names, static_cast<uint64_t>(offset),
                                             static_cast<uint64_t>(end - offset));
     offset += next.length;
     if (current && goes_on(*current, next)) {

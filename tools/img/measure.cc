@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <bit>
 #include <boost/json/object.hpp>
 
+#include "block/qcow2/image.h"
+#include "block/qcow2/measure.h"
+#include "block/qcow2/qcow2.h"
 #include "qapi/runtime/json_writer.h"
 #include "tools/img/command.h"
+#include "tools/img/convert.h"
 #include "tools/img/create_options.h"
 
 namespace strata::tools {
@@ -28,21 +33,6 @@ struct Request {
   bool help = false;
 };
 
-// "snapshot.id=ID,snapshot.name=NAME" or the one or the other.
-void check_snapshot(const std::string& text) {
-  if (!text.starts_with("snapshot.")) return;
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    std::string_view item = rest.substr(0, rest.find(','));
-    std::string_view name = item.substr(0, item.find('='));
-    if (name != "snapshot.id" && name != "snapshot.name") {
-      log_error("Invalid parameter '{}'", name);
-      throw Error("Failed in parsing snapshot param '{}'", text);
-    }
-    rest.remove_prefix(std::min(item.size() + 1, rest.size()));
-  }
-}
-
 Request parse(Words& words) {
   Request request;
   for (int option; (option = words.next("hf:l:o:O:U", kOptions)) != -1;) {
@@ -54,13 +44,10 @@ Request parse(Words& words) {
         request.format = words.value();
         break;
       case 'l':
-        check_snapshot(words.value());
         request.snapshot = words.value();
         break;
       case 'o':
-        if (words.value().empty() || words.value().front() == ',' || words.value().back() == ',')
-          throw Error("Invalid option list: {}", words.value());
-        request.options += (request.options.empty() ? "" : ",") + words.value();
+        append_option_list(request.options, words.value());
         break;
       case 'O':
         request.output_format = words.value();
@@ -84,6 +71,101 @@ Request parse(Words& words) {
   return request;
 }
 
+struct Measure {
+  uint64_t required = 0;
+  uint64_t fully_allocated = 0;
+  std::optional<uint64_t> bitmaps;
+};
+
+// The clusters that hold data, in bytes.
+Task<uint64_t> data_bytes(Backend& image, uint64_t cluster) {
+  uint64_t bytes = 0;
+  for (uint64_t offset = 0; offset < image.length();) {
+    auto chain = co_await image.block_status(offset, image.length() - offset);
+    if (!chain) throw Error::from_errno(chain.error_number(), "Unable to get block status");
+    uint64_t run = chain->status.bytes;
+    StatusFlags flags = chain->status.flags;
+    if (!flags.has(StatusFlag::zero) &&
+        flags.has_all(StatusFlags{StatusFlag::data} | StatusFlag::allocated)) {
+      run = align_up(offset + run, cluster) - offset;
+      bytes += offset % cluster + run;
+    }
+    offset += run;
+  }
+  co_return bytes;
+}
+
+uint64_t number_of(const CreateValues& values, const char* name, uint64_t otherwise) {
+  auto found = values.find(name);
+  return found == values.end() ? otherwise : std::stoull(found->second);
+}
+
+// Throws Error for options that contradict each other or the format.
+qcow2::Geometry geometry_of(const CreateValues& values) {
+  uint64_t cluster = number_of(values, "cluster_size", 65536);
+  if (!is_power_of_two(cluster) || cluster < 512 || cluster > 2048 * 1024)
+    throw Error("Cluster size must be a power of two between 512 and 2048k");
+  uint64_t bits = number_of(values, "refcount_bits", 16);
+  if (bits == 0 || bits > 64 || !is_power_of_two(bits))
+    throw Error("Refcount width must be a power of two and may not exceed 64 bits");
+  auto compat = values.find("compat");
+  bool v2 = compat != values.end() && (compat->second == "0.10" || compat->second == "v2");
+  if (v2 && bits != 16)
+    throw Error(
+        "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
+        "compat=1.1 or greater)");
+  qcow2::Header header;
+  header.version = v2 ? 2 : 3;
+  header.cluster_bits = static_cast<unsigned>(std::countr_zero(cluster));
+  header.refcount_order = static_cast<unsigned>(std::countr_zero(bits));
+  auto extended = values.find("extended_l2");
+  if (extended != values.end() && extended->second == "on") {
+    if (header.cluster_bits < qcow2::kMinExtendedClusterBits)
+      throw Error("Extended L2 entries are only supported with cluster sizes of at least {} bytes",
+                  1 << qcow2::kMinExtendedClusterBits);
+    header.incompatible |= qcow2::kIncompatibleExtendedL2;
+  }
+  return header.geometry();
+}
+
+Task<Measure> measure_qcow2(const CreateValues& values, uint64_t size, Backend* image) {
+  qcow2::Geometry geometry = geometry_of(values);
+  size = align_up(size, geometry.cluster_size());
+  Measure measure;
+  measure.fully_allocated = qcow2::full_file_size(geometry, size);
+  auto preallocation = values.find("preallocation");
+  uint64_t data = 0;
+  if (preallocation != values.end() &&
+      (preallocation->second == "full" || preallocation->second == "falloc"))
+    data = size;
+  else if (image != nullptr)
+    data = co_await data_bytes(*image, geometry.cluster_size());
+  measure.required = measure.fully_allocated - size + data;
+  const qcow2::Image* source = image != nullptr ? qcow2::image_of(image->node()) : nullptr;
+  auto compat = values.find("compat");
+  bool keeps = compat == values.end() || (compat->second != "0.10" && compat->second != "v2");
+  if (!keeps || source == nullptr || source->header().version < 3) co_return measure;
+  std::vector<qcow2::MeasuredBitmap> bitmaps;
+  for (const qcow2::BitmapEntry& bitmap : source->bitmaps())
+    bitmaps.push_back({uint64_t{1} << bitmap.granularity_bits, bitmap.name.size()});
+  measure.bitmaps = qcow2::bitmaps_file_size(geometry, image->length(), bitmaps);
+  co_return measure;
+}
+
+void print(const Measure& measure, OutputFormat output) {
+  if (output == OutputFormat::json) {
+    boost::json::object info;
+    if (measure.bitmaps) info["bitmaps"] = *measure.bitmaps;
+    info["required"] = measure.required;
+    info["fully-allocated"] = measure.fully_allocated;
+    fmt::print("{}\n", qapi::write_json(info, qapi::JsonStyle::pretty));
+    return;
+  }
+  fmt::print("required size: {}\nfully allocated size: {}\n", measure.required,
+             measure.fully_allocated);
+  if (measure.bitmaps) fmt::print("bitmaps size: {}\n", *measure.bitmaps);
+}
+
 }  // namespace
 
 Task<int> run_measure(Images& images, Words& words) {
@@ -102,10 +184,10 @@ Task<int> run_measure(Images& images, Words& words) {
     throw Error("--size N cannot be used together with a filename.");
 
   uint64_t size = static_cast<uint64_t>(request.size.value_or(0));
+  Backend* image = nullptr;
   if (!rest.empty()) {
-    Backend* image =
-        co_await images.open(rest[0], request.format, request.image_options, request.flags);
-    if (request.snapshot) throw Error("Failed to load snapshot: Can't find the snapshot");
+    image = co_await images.open(rest[0], request.format, request.image_options, request.flags);
+    if (request.snapshot) co_await show_snapshot(image->node(), *request.snapshot);
     size = image->length();
   }
   auto known = create_options(images.tool().layer(), request.output_format, nullptr);
@@ -117,12 +199,9 @@ Task<int> run_measure(Images& images, Words& words) {
     throw Error("Invalid options for file format '{}'", request.output_format);
   }
   size = align_up(size, kSectorSize);
-  if (request.output == OutputFormat::json) {
-    boost::json::object info{{"required", size}, {"fully-allocated", size}};
-    fmt::print("{}\n", qapi::write_json(info, qapi::JsonStyle::pretty));
-  } else {
-    fmt::print("required size: {0}\nfully allocated size: {0}\n", size);
-  }
+  Measure measure{size, size, std::nullopt};
+  if (request.output_format == "qcow2") measure = co_await measure_qcow2(values, size, image);
+  print(measure, request.output);
   co_return 0;
 }
 

@@ -12,8 +12,6 @@
 namespace strata::tools {
 namespace {
 
-constexpr double kStep = 2.0;  // percent between two prints
-
 volatile std::sig_atomic_t report_wanted = 0;
 
 void want_report(int) {
@@ -22,8 +20,8 @@ void want_report(int) {
 
 }  // namespace
 
-Progress::Progress(bool shown, bool quiet, uint64_t total)
-    : shown_(shown && !quiet), on_terminal_(::isatty(STDOUT_FILENO) != 0), total_(total) {
+Progress::Progress(bool shown, bool quiet, double step)
+    : shown_(shown && !quiet), on_terminal_(::isatty(STDOUT_FILENO) != 0), step_(step) {
   if (!shown_) std::signal(SIGUSR1, want_report);
   if (shown_) print(0);
 }
@@ -53,7 +51,7 @@ void Progress::advance(uint64_t by) {
   if (report_wanted) {
     report_wanted = 0;
     print(percent);
-  } else if (shown_ && percent >= printed_ + kStep) {
+  } else if (shown_ && (percent > printed_ + step_ || (percent == 100 && printed_ != 100))) {
     printed_ = percent;
     print(percent);
   }

@@ -10,11 +10,15 @@ namespace strata::tools {
 // where not. On a terminal the rate and the time left stand beside it.
 class Progress {
  public:
-  Progress(bool shown, bool quiet, uint64_t total);
+  // Shown whenever `step` percent more are done, and at the end. From the beginning on a signal
+  // does no harm; how much there is to do is told later.
+  Progress(bool shown, bool quiet, double step);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
+  bool is_shown() const noexcept { return shown_; }
+  void set_total(uint64_t total) noexcept { total_ = total; }
   void advance(uint64_t by);
   void finish();
 
@@ -23,7 +27,8 @@ class Progress {
 
   bool shown_;
   bool on_terminal_;
-  uint64_t total_;
+  double step_;
+  uint64_t total_ = 0;
   uint64_t done_ = 0;
   double printed_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
