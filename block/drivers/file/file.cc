@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <mutex>
 
 #include "block/aio/disk_geometry.h"
 #include "block/aio/host_disk.h"
@@ -54,6 +55,7 @@ class FileDriver final : public Driver {
   bool knows_zeroes() const noexcept override { return false; }
   Task<Result<uint64_t>> length() override { return disk_->size(); }
   Task<void> truncate(uint64_t size, TruncateOptions options) override {
+    keep_data_run({});
     return resize_disk(*disk_, size, options);
   }
 
@@ -79,6 +81,8 @@ class FileDriver final : public Driver {
  private:
   bool is_device() const noexcept { return descriptor().name == qapi::BlockdevDriver::host_device; }
   Task<Status> zero_in_file(ByteRange range, WriteFlags flags);
+  uint64_t known_data(uint64_t offset) const noexcept;
+  void keep_data_run(ByteRange run) noexcept;
   Task<Status> try_change(SpaceChange change, ByteRange range, std::atomic<bool>& possible);
 
   std::string filename_;
@@ -100,6 +104,11 @@ class FileDriver final : public Driver {
   std::atomic<bool> can_punch_{true};
   std::atomic<bool> can_allocate_{true};
   std::atomic<bool> can_discard_{true};
+
+  // Data that was found last: looking again could mean walking all of it. Forgotten when something
+  // may have become a hole.
+  mutable std::mutex data_run_mutex_;
+  ByteRange data_run_;
 
   std::atomic<uint64_t> discards_{0};
   std::atomic<uint64_t> failed_discards_{0};
@@ -164,6 +173,7 @@ Task<Status> FileDriver::try_change(SpaceChange change, ByteRange range,
                                     std::atomic<bool>& possible) {
   if (!possible.load(std::memory_order_relaxed)) co_return Status::error(ENOTSUP);
   Status status = co_await disk_->change_space(change, range);
+  keep_data_run({});
   switch (status.error_number()) {
     case EOPNOTSUPP:
     case ENOSYS:
@@ -223,6 +233,18 @@ Task<Status> FileDriver::pdiscard(uint64_t offset, uint64_t bytes) {
   co_return status;
 }
 
+// How many bytes from `offset` on are known to be data.
+uint64_t FileDriver::known_data(uint64_t offset) const noexcept {
+  std::lock_guard lock(data_run_mutex_);
+  bool inside = offset >= data_run_.offset && offset < data_run_.end();
+  return inside ? data_run_.end() - offset : 0;
+}
+
+void FileDriver::keep_data_run(ByteRange run) noexcept {
+  std::lock_guard lock(data_run_mutex_);
+  data_run_ = run;
+}
+
 Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t bytes,
                                                    StatusWant want) {
   BlockStatus status;
@@ -231,8 +253,14 @@ Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t byt
   status.map_offset = offset;
   status.file = &node();
   if (want == StatusWant::contents) co_return status;
-  Result<DiskExtent> extent = co_await disk_->extent_at(offset, bytes);
+  if (uint64_t known = known_data(offset); known != 0) {
+    status.bytes = std::min(bytes, known);
+    co_return status;
+  }
+  Result<DiskExtent> extent = co_await disk_->extent_at(offset, UINT64_MAX);
   if (!extent) co_return extent.status();
+  if (!extent->is_hole) keep_data_run({offset, extent->bytes});
+  extent->bytes = std::min(extent->bytes, bytes);
   // The end of the file, and of what a file system calls a hole, may lie inside an aligned unit,
   // which then is as its data is.
   uint32_t alignment = disk_->geometry().request_alignment;
