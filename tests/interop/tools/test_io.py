@@ -78,7 +78,7 @@ LAYERED = [
     ["-f", "raw", "-c", "break nosuch A", "-c", "remove_break A", "-c", "resume A",
      "blkdebug::a.raw"],
     ["-f", "raw", "-c", "break pwritev A", "-c", "aio_write 0 4k", "-c", "wait_break A", "-c",
-     "aio_write 8k 4k", "-c", "resume A", "-c", "aio_flush", "blkdebug::a.raw"],
+     "resume A", "-c", "aio_flush", "blkdebug::a.raw"],
     ["-f", "raw", "-c", "break pwritev A", "-c", "resume A", "a.raw"],
     ["--image-opts", "-c", "write 1k 1k", "-c", "discard 0 64k", "-c", "write -z 4k 8k",
      "driver=raw,file.driver=blkdebug,file.image.filename=a.raw,file.align=4096,"
