@@ -37,6 +37,7 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
   layer_.set_surroundings({.passed_fds = &passed_, .find_tls_credentials = [this](const auto& id) {
                              return objects_.find_tls_credentials(id);
                            }});
+  layer_.keep_bitmaps_ahead();
 }
 
 Daemon::~Daemon() = default;

@@ -148,6 +148,7 @@ class Image {
  private:
   friend class Check;
   friend class Allocation;
+  friend class PersistentBitmaps;
 
   struct PendingCluster {
     HostOffset host;
@@ -258,7 +259,6 @@ class Image {
   Task<Status> reap();
   Task<void> release(const Freed& freed);
   Task<Status> before_first_write();
-  Task<Status> mark_bitmaps_in_use();
   Task<Status> write_header();
 
   // structure (resize.cc, snapshots.cc)

@@ -3,8 +3,10 @@
 // From the bytes of a file to an Image.
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 
 #include "block/base/error.h"
+#include "block/base/log.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -14,6 +16,19 @@ constexpr uint64_t kReadStep = 1024 * 1024;
 
 [[noreturn]] void refuse(const FormatError& error) {
   throw Error::from_text(error.text, error.error);
+}
+
+void warn_of_stale_bitmaps(uint32_t version) {
+  if (version < 3)
+    log_warning(
+        "This qcow2 v2 image contains bitmaps, but they may have been modified by software without "
+        "persistent bitmap support; so now these bitmaps must be considered inconsistent");
+  else
+    log_warning(
+        "a program lacking bitmap support modified this file, so all bitmaps are now considered "
+        "inconsistent");
+  std::fputs("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.",
+             stderr);
 }
 
 void check_read(Status status, const char* what) {
@@ -110,6 +125,7 @@ void Image::configure_caches(const Settings& settings) {
 // A broken directory does not keep the image from being read; it is left alone then.
 Task<void> Image::load_bitmap_directory() {
   bitmaps_.clear();
+  if (extensions_.stale_bitmaps) warn_of_stale_bitmaps(header_.version);
   if (!extensions_.bitmaps) co_return;
   const BitmapsExtension& extension = *extensions_.bitmaps;
   if (extension.directory_size == 0) throw Error("Requested bitmap directory size is zero");

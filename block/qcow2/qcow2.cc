@@ -8,8 +8,10 @@
 #include <cerrno>
 
 #include "block/base/error.h"
+#include "block/base/log.h"
 #include "block/graph/open.h"
 #include "block/qcow2/backing.h"
+#include "block/qcow2/bitmaps.h"
 #include "block/qcow2/check.h"
 #include "block/qcow2/create.h"
 #include "block/qcow2/image.h"
@@ -69,6 +71,8 @@ class Qcow2Driver final : public Driver {
       throw Error("'data-file' can only be set for images with an external data file");
     }
     co_await open_backing(context);
+    if (may_write() && !to_check_)
+      co_await bitmaps_->begin_writing(context.layer.keeps_bitmaps_ahead());
   }
 
   Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags) override {
@@ -84,10 +88,14 @@ class Qcow2Driver final : public Driver {
   Task<Status> pdiscard(uint64_t offset, uint64_t bytes) override {
     return image_->discard(offset, bytes);
   }
-  Task<Status> write_back() override { return image_->write_back(); }
+  Task<Status> write_back() override {
+    if (bitmaps_->checkpoint_due()) [[unlikely]]
+      return checkpoint_and_write_back();
+    return image_->write_back();
+  }
   Task<Result<uint64_t>> length() override { return Task<Result<uint64_t>>::ready(image_->size()); }
   Task<void> truncate(uint64_t size, TruncateOptions options) override {
-    return image_->resize(size, options);
+    return resize_with_bitmaps(size, options);
   }
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t bytes, StatusWant) override;
 
@@ -105,20 +113,31 @@ class Qcow2Driver final : public Driver {
 
   Task<Status> close(MainLoop&) override {
     if (!node().is_writable()) co_return Status();
-    Status status = co_await image_->settle();
+    Status status = co_await store_and_settle();
     if (status.ok()) status = co_await image_->mend_flags();
     co_return status;
   }
   Task<void> inactivate(MainLoop&) override {
     if (node().is_read_only()) co_return;
-    Status status = co_await image_->settle();
+    Status status = co_await store_and_settle();
     if (!status.ok())
       throw Error::from_errno(status.error_number(), "Could not write back '{}'", node().name());
+    node().bitmaps().remove_persistent();
   }
   Task<void> activate(MainLoop&) override {
     co_await load();
     if (data_ != nullptr) image_->use_data_file(*data_);
+    if (may_write()) co_await bitmaps_->begin_writing(node().layer().keeps_bitmaps_ahead());
   }
+
+  void check_new_bitmap(const std::string& name, uint64_t granularity) const override {
+    bitmaps_->check_new(name, granularity);
+  }
+  Task<void> change_bitmaps(std::function<void()> change) override {
+    return bitmaps_->change(std::move(change));
+  }
+  Task<void> forget_bitmap(std::string name) override { return bitmaps_->forget(std::move(name)); }
+  qcow2::PersistentBitmaps& bitmaps() const noexcept { return *bitmaps_; }
 
   Image& image() const noexcept { return *image_; }
 
@@ -134,9 +153,35 @@ class Qcow2Driver final : public Driver {
   }
 
  private:
+  bool may_write() const noexcept { return !node().is_read_only() && !node().io().inactive; }
+
+  Task<Status> checkpoint_and_write_back() {
+    (void)co_await bitmaps_->checkpoint();  // the disk says too much for a while longer
+    co_return co_await image_->write_back();
+  }
+  Task<Status> store_and_settle() {
+    Status stored = co_await bitmaps_->store();
+    if (!stored.ok())
+      log_error("Lost persistent bitmaps during inactivation of node '{}': {}", node().name(),
+                Error::describe_errno(stored.error_number()));
+    co_return co_await image_->settle();
+  }
+  Task<void> resize_with_bitmaps(uint64_t size, TruncateOptions options) {
+    uint64_t kept = std::min(size, image_->size());
+    co_await bitmaps_->before_resize();
+    std::exception_ptr failed;
+    try {
+      co_await image_->resize(size, options);
+    } catch (...) {
+      failed = std::current_exception();
+    }
+    co_await bitmaps_->after_resize(kept);
+    if (failed) std::rethrow_exception(failed);
+  }
+
   Task<void> load() {
     auto image = std::make_unique<Image>(node());
-    bool writable = !node().is_read_only() && !node().io().inactive;
+    bool writable = may_write();
     co_await image->load(*file_, {.read_write = writable, .repairing = to_check_});
     qcow2::Settings settings;
     set_cache_sizes(options_, image->geometry(), settings);
@@ -149,8 +194,11 @@ class Qcow2Driver final : public Driver {
     image->configure_caches(settings);
     if (!to_check_) co_await image->load_snapshots();
     co_await image->load_bitmap_directory();
+    auto bitmaps = std::make_unique<qcow2::PersistentBitmaps>(*image, node());
+    if (!node().io().inactive && !to_check_) co_await bitmaps->load();
     if (writable && !to_check_ && image->header().has(qcow2::kIncompatibleDirty))
       co_await qcow2::repair_dirty_image(*image);
+    bitmaps_ = std::move(bitmaps);
     image_ = std::move(image);
   }
 
@@ -192,6 +240,7 @@ class Qcow2Driver final : public Driver {
   Edge* file_ = nullptr;
   Edge* data_ = nullptr;
   std::unique_ptr<Image> image_;
+  std::unique_ptr<qcow2::PersistentBitmaps> bitmaps_;
 };
 
 Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t bytes, StatusWant) {
@@ -308,6 +357,11 @@ Task<void> show_snapshot(Node& node, std::string any) {
 }
 
 }  // namespace qcow2
+
+qcow2::PersistentBitmaps* qcow2::bitmaps_of(const Node& node) noexcept {
+  auto* driver = dynamic_cast<Qcow2Driver*>(&node.driver());
+  return driver != nullptr ? &driver->bitmaps() : nullptr;
+}
 
 qcow2::Image* qcow2::image_of(const Node& node) noexcept {
   auto* driver = dynamic_cast<Qcow2Driver*>(&node.driver());

@@ -13,9 +13,11 @@ extern const DriverDescriptor kQcow2Driver;
 namespace qcow2 {
 
 class Image;
+class PersistentBitmaps;
 // What is behind a node of this driver; null for others. For commands on the format itself
 // (snapshots, check), while the node is drained.
 Image* image_of(const Node& node) noexcept;
+PersistentBitmaps* bitmaps_of(const Node& node) noexcept;
 
 // Which of an image's snapshots is meant: both, where both are given.
 struct SnapshotName {

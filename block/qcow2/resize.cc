@@ -23,8 +23,6 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
   if (size % kSectorSize != 0) throw Error("The new size must be a multiple of {}", kSectorSize);
   if (!snapshots_.empty() && header_.version < 3)
     throw Error("Can't resize a v2 image which has snapshots");
-  if (!bitmaps_.empty())
-    throw Error("Cannot resize qcow2 with persistent bitmaps that were not loaded into memory");
   if (size < old_size && options.preallocation != qapi::PreallocMode::off)
     throw Error("Preallocation can't be used for shrinking an image");
   if (options.preallocation != qapi::PreallocMode::off && backing() != nullptr &&

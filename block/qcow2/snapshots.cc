@@ -301,6 +301,7 @@ Task<void> Image::delete_snapshot(size_t index) {
 // one. The active table is replaced by a new one, so that the header alone decides which it is.
 Task<void> Image::apply_snapshot(size_t index) {
   const Snapshot snapshot = snapshots_[index];
+  if (!node_.bitmaps().empty()) throw Error("Device has active dirty bitmaps");
   Result<std::vector<std::byte>> wanted = co_await read_l1(index);
   if (!wanted) check(wanted.status(), "Failed to read l1 table for snapshot");
   if (snapshot.disk_size > kMaxLength ||

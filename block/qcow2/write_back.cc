@@ -238,8 +238,7 @@ Task<Status> Image::change_backing_file(std::string name, std::optional<std::str
   co_return status;
 }
 
-// Once, before anything is changed: features that this code does not keep up are taken off, and
-// bitmaps are marked as not to be relied on, since changes are not recorded in them.
+// Once, before anything is changed: features that this code does not keep up are taken off.
 Task<Status> Image::before_first_write() {
   if (announced_.load(std::memory_order_acquire)) co_return Status();
   Mutex::Lock lock = co_await writing_back_.lock();
@@ -250,24 +249,7 @@ Task<Status> Image::before_first_write() {
     header_.autoclear &= kAutoclearKnown;
     status = co_await write_header();
   }
-  if (status.ok() && !bitmaps_.empty()) status = co_await mark_bitmaps_in_use();
   if (status.ok()) announced_.store(true, std::memory_order_release);
-  co_return status;
-}
-
-// While the directory changes, the header says that there is none to be relied on.
-Task<Status> Image::mark_bitmaps_in_use() {
-  bool all = std::all_of(bitmaps_.begin(), bitmaps_.end(),
-                         [](const BitmapEntry& bitmap) { return bitmap.in_use(); });
-  if (all || !extensions_.bitmaps) co_return Status();
-  for (BitmapEntry& bitmap : bitmaps_) bitmap.flags |= kBitmapInUse;
-  std::vector<std::byte> directory = encode_bitmap_directory(bitmaps_);
-  header_.autoclear &= ~kAutoclearBitmaps;
-  Status status = co_await write_header();
-  if (status.ok()) status = co_await file_.write(extensions_.bitmaps->directory_offset, directory);
-  if (status.ok()) status = co_await file_.flush();
-  header_.autoclear |= kAutoclearBitmaps;
-  if (status.ok()) status = co_await write_header();
   co_return status;
 }
 

@@ -107,6 +107,7 @@ void print_help(const BlockLayer& layer);
 void print_command_help(std::string_view command);
 
 Task<int> run_bench(Images&, Words&);
+Task<int> run_bitmap(Images&, Words&);
 Task<int> run_check(Images&, Words&);
 Task<int> run_compare(Images&, Words&);
 Task<int> run_convert(Images&, Words&);

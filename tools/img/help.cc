@@ -14,6 +14,10 @@ constexpr std::array<Subcommand, 11> kSubcommands{{
      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S "
      "step_size] [-t cache] [-w] [-U] filename"},
+    {"bitmap", run_bitmap,
+     "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b "
+     "source_file [-F source_fmt]] [-g granularity] [--object objectdef] [--image-opts | "
+     "-f fmt] filename bitmap"},
     {"check", run_check,
      "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | "
      "all]] [-T src_cache] [-U] filename"},

@@ -42,7 +42,10 @@ MaybeError parse_feature_table(ConstBytes data, Extensions& out) {
 MaybeError parse_bitmaps(ConstBytes data, const Header& header, Extensions& out) {
   if (data.size() != 24) return refuse(EINVAL, "bitmaps_ext: Invalid extension length");
   // Written by someone who knew nothing of bitmaps: they say nothing about the disk any more.
-  if ((header.autoclear & kAutoclearBitmaps) == 0) return std::nullopt;
+  if ((header.autoclear & kAutoclearBitmaps) == 0) {
+    out.stale_bitmaps = true;
+    return std::nullopt;
+  }
   BitmapsExtension bitmaps;
   bitmaps.count = load_be<uint32_t>(data, 0);
   bitmaps.directory_size = load_be<uint64_t>(data, 8);

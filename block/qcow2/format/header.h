@@ -100,6 +100,7 @@ struct Extensions {
   std::optional<std::string> data_file;
   std::vector<FeatureName> feature_names;
   std::optional<BitmapsExtension> bitmaps;
+  bool stale_bitmaps = false;  // there were some, but they are not to be believed any more
   std::optional<CryptoExtension> crypto;
   std::vector<UnknownExtension> unknown;
   friend bool operator==(const Extensions&, const Extensions&) = default;

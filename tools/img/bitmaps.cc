@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tools/img/bitmaps.h"
+
+#include "block/base/error.h"
+#include "block/base/log.h"
+#include "block/graph/bitmaps.h"
+
+namespace strata::tools {
+
+void check_bitmaps(const Node& from, bool skip_broken) {
+  const auto& all = from.bitmaps().all();
+  for (auto bitmap = all.rbegin(); bitmap != all.rend(); ++bitmap) {
+    if (!(*bitmap)->is_persistent() || !(*bitmap)->is_inconsistent() || skip_broken) continue;
+    throw Error("Cannot copy inconsistent bitmap '{}'", (*bitmap)->name())
+        .hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove'\n");
+  }
+}
+
+namespace {
+
+Task<void> copy_bitmap(MainLoop& loop, DirtyBitmapPtr bitmap, Node& to) {
+  std::string name = bitmap->name();
+  std::string_view step = "create";
+  std::optional<Error> failed;
+  bool added = false;
+  try {
+    NewBitmap copy{name, bitmap->granularity(), true, true};
+    co_await add_bitmap(loop, to, std::move(copy));
+    added = true;
+    step = "populate";
+    co_await merge_bitmaps(loop, to, name, {bitmap});
+  } catch (Error& error) {
+    failed = std::move(error).prepend(fmt::format("Failed to {} bitmap {}: ", step, name));
+  }
+  if (failed && added) co_await remove_bitmap(loop, to, name);
+  if (failed) throw *failed;
+}
+
+}  // namespace
+
+Task<void> copy_bitmaps(MainLoop& loop, Node& from, Node& to) {
+  std::vector<DirtyBitmapPtr> all(from.bitmaps().all().rbegin(), from.bitmaps().all().rend());
+  for (const DirtyBitmapPtr& bitmap : all) {
+    if (!bitmap->is_persistent()) continue;
+    if (bitmap->is_inconsistent()) {
+      log_warning("Skipping inconsistent bitmap '{}'", bitmap->name());
+      continue;
+    }
+    co_await copy_bitmap(loop, bitmap, to);
+  }
+}
+
+uint64_t measure_bitmaps(const Node& from, uint64_t cluster_size) {
+  uint64_t sum = 0;
+  uint64_t directory = 0;
+  for (const DirtyBitmapPtr& bitmap : from.bitmaps().all()) {
+    if (!bitmap->is_persistent() || bitmap->is_inconsistent()) continue;
+    uint64_t bytes = align_up(bitmap->serialized_bytes(), cluster_size);
+    sum += bytes + align_up(bytes / cluster_size * sizeof(uint64_t), cluster_size);
+    directory += align_up(24 + bitmap->name().size(), 8);
+  }
+  return sum + align_up(directory, cluster_size);
+}
+
+}  // namespace strata::tools
