@@ -159,6 +159,7 @@ Task<void> Daemon::shut_down(MainLoop& loop) {
   Mutex::Lock no_more_commands = co_await command_lock_.lock();
   if (nbd_.is_running()) co_await nbd_.stop(loop);
   co_await exports_.remove_all(loop);
+  co_await jobs_.shut_down();
   while (!layer_.monitor_nodes().empty()) {
     NodePtr node = layer_.monitor_nodes().back();
     layer_.forget_monitor_node(*node);

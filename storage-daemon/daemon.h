@@ -13,6 +13,7 @@
 #include "block/export/nbd/service.h"
 #include "block/export/registry.h"
 #include "block/graph/layer.h"
+#include "block/jobs/jobs.h"
 #include "qapi/types_control.h"
 #include "storage-daemon/chardev/registry.h"
 #include "storage-daemon/commands/context.h"
@@ -43,6 +44,7 @@ class Daemon {
   static qapi::VersionInfo version();
 
   BlockLayer& layer() noexcept { return layer_; }
+  Jobs& jobs() noexcept { return jobs_; }
   ExportRegistry& exports() noexcept { return exports_; }
   NbdService& nbd() noexcept { return nbd_; }
   ObjectRegistry& objects() noexcept { return objects_; }
@@ -86,6 +88,7 @@ class Daemon {
   ChardevRegistry chardevs_;
   ObjectRegistry objects_;
   BlockLayer layer_;
+  Jobs jobs_{layer_};
   ExportRegistry exports_;
   NbdService nbd_;
   std::map<std::string, std::string> export_threads_;  // the iothread's id, by the export's
