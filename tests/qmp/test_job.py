@@ -11,8 +11,7 @@ CREATE = "blockdev-create"
 
 def states(daemon, count, ident="job0"):
     """The job's next `count` states."""
-    return [daemon.qmp.event("JOB_STATUS_CHANGE",
-                             match=lambda data: data["id"] == ident)["data"]["status"]
+    return [daemon.qmp.event("JOB_STATUS_CHANGE", match={"id": ident})["data"]["status"]
             for _ in range(count)]
 
 

@@ -9,7 +9,7 @@
 namespace strata::tools {
 namespace {
 
-constexpr std::array<Subcommand, 11> kSubcommands{{
+constexpr std::array<Subcommand, 12> kSubcommands{{
     {"bench", run_bench,
      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S "

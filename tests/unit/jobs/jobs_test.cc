@@ -61,8 +61,14 @@ struct JobFixture {
   Jobs jobs{layer};
   TestWork::Shared shared;
 
+  // In the loop, where commands are.
+  void act(std::function<void()> action) { context.run_to_completion(call(std::move(action))); }
+  static Task<void> call(std::function<void()> action) {
+    action();
+    co_return;
+  }
   void start(JobOptions options = {"job0", qapi::JobType::create}) {
-    jobs.start(loop, std::move(options), std::make_unique<TestWork>(shared));
+    act([&] { jobs.start(loop, std::move(options), std::make_unique<TestWork>(shared)); });
   }
   static Task<void> turns(AioContext& context, int count) {
     while (count-- > 0) co_await context.yield();
@@ -71,7 +77,7 @@ struct JobFixture {
   void end() { context.run_to_completion(jobs.shut_down()); }
   std::string error(std::function<void()> action) {
     try {
-      action();
+      act(std::move(action));
     } catch (const Error& caught) {
       return caught.text();
     }
@@ -102,8 +108,9 @@ TEST_CASE("a job that fails is aborted and keeps its error until it is dismissed
   CHECK(f.states == States{"created", "running", "aborting", "concluded"});
   CHECK(f.shared.calls == States{"abort"});
   CHECK(f.jobs.query().at(0).error == "It did not work");
-  CHECK(f.error([&] { f.start(); }) == "Job ID 'job0' already in use");
-  f.jobs.dismiss("job0");
+  CHECK(f.error([&] { f.jobs.start(f.loop, {"job0", qapi::JobType::create}, nullptr); }) ==
+        "Job ID 'job0' already in use");
+  f.act([&] { f.jobs.dismiss("job0"); });
   CHECK(f.error([&] { f.jobs.dismiss("job0"); }) == "Job not found");
   f.end();
 }
@@ -121,7 +128,7 @@ TEST_CASE("a job that is to be finalized by hand rests in pending") {
     CHECK(f.shared.calls == States{"commit"});
   }
   SECTION("and does not if it is cancelled") {
-    f.jobs.cancel("job0");
+    f.act([&] { f.jobs.cancel("job0"); });
     f.turn();
     CHECK(f.shared.calls == States{"abort"});
   }
@@ -139,13 +146,13 @@ TEST_CASE("a paused job rests where it can") {
   f.start();
   f.turn();
   CHECK(f.error([&] { f.jobs.resume("job0"); }) == "Can't resume a job that was not paused");
-  f.jobs.pause("job0");
+  f.act([&] { f.jobs.pause("job0"); });
   CHECK(f.error([&] { f.jobs.pause("job0"); }) == "Job is already paused");
   f.turn();
   CHECK(f.states.back() == "paused");
   CHECK(f.error([&] { f.jobs.complete("job0"); }) ==
         "Job 'job0' in state 'paused' cannot accept command verb 'complete'");
-  f.jobs.resume("job0");
+  f.act([&] { f.jobs.resume("job0"); });
   f.shared.go.set();
   f.turn();
   CHECK(f.states.back() == "null");
@@ -156,9 +163,9 @@ TEST_CASE("a paused job can be cancelled") {
   JobFixture f;
   f.start({.id = "job0", .type = qapi::JobType::create, .auto_dismiss = false});
   f.turn();
-  f.jobs.pause("job0");
+  f.act([&] { f.jobs.pause("job0"); });
   f.turn();
-  f.jobs.cancel("job0");
+  f.act([&] { f.jobs.cancel("job0"); });
   f.turn();
   CHECK(f.states.back() == "concluded");
   CHECK(f.jobs.query().at(0).error == "Operation canceled");
@@ -171,12 +178,12 @@ TEST_CASE("a ready job completes when it is told to") {
   f.start();
   f.turn();
   CHECK(f.states.back() == "ready");
-  f.jobs.pause("job0");
+  f.act([&] { f.jobs.pause("job0"); });
   f.turn();
   CHECK(f.states.back() == "standby");
-  f.jobs.resume("job0");
+  f.act([&] { f.jobs.resume("job0"); });
   f.turn();
-  f.jobs.complete("job0");
+  f.act([&] { f.jobs.complete("job0"); });
   f.turn();
   CHECK(f.states.back() == "null");
   f.end();
@@ -193,7 +200,8 @@ TEST_CASE("shutting down cancels jobs and waits for them") {
 
 TEST_CASE("job ids are checked") {
   JobFixture f;
-  CHECK(f.error([&] { f.start({"0x", qapi::JobType::create}); }) == "Invalid job ID '0x'");
+  CHECK(f.error([&] { f.jobs.start(f.loop, {"0x", qapi::JobType::create}, nullptr); }) ==
+        "Invalid job ID '0x'");
   CHECK(f.error([&] { f.jobs.cancel("none"); }) == "Job not found");
   f.end();
 }
