@@ -104,6 +104,8 @@ Task<void> PersistentBitmaps::load_bitmap(const BitmapEntry& entry, uint64_t& bu
 Task<void> PersistentBitmaps::begin_writing(bool ahead) {
   writing_ = true;
   ahead_ = ahead;
+  if (!image_.bitmaps_.empty())
+    check(co_await image_.before_first_write(), "Could not update qcow2 header");
   for (auto& [key, stored] : stored_) {
     stored.bitmap->set_read_only(false);
     if (ahead_) ahead_ = stored.bitmap->keep(*this);
