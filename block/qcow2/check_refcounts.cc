@@ -156,7 +156,7 @@ Task<Status> Check::fix_leaks_in_use() {
     --result_.leaks_fixed;
     ++result_.leaks;
   }
-  co_return co_await image_.write_back_locked();
+  co_return co_await image_.write_back_locked(true);
 }
 
 // Discarded before anybody else can have it.

@@ -140,7 +140,7 @@ Task<void> create_on(Backend& file, Backend* data, const Options& options) {
   Image image(file.node());
   co_await image.load(file.root(), {.read_write = true});
   if (data != nullptr) image.use_data_file(data->root());
-  image.configure_caches({});
+  image.configure(settings_of({}, image.header()));
   TruncateOptions truncate;
   truncate.preallocation = options.preallocation.value_or(qapi::PreallocMode::off);
   if (options.size != 0) co_await image.resize(options.size, truncate);

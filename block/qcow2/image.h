@@ -37,6 +37,7 @@
 #include "block/qcow2/mapping.h"
 #include "block/qcow2/metadata_filter.h"
 #include "block/qcow2/refcounts.h"
+#include "block/qcow2/settings.h"
 
 namespace strata {
 struct OpenContext;
@@ -45,22 +46,12 @@ struct OpenContext;
 namespace strata::qcow2 {
 
 // Why a cluster becomes free: whether that is passed on as a discard is an option for each.
-enum class FreedBy : uint8_t { nobody, request, snapshot, other };
+enum class FreedBy : uint8_t { nobody, request, snapshot, other, always };
 
 struct Freed {
   HostCluster first;
   uint64_t clusters = 0;
   FreedBy by = FreedBy::other;
-};
-
-struct Settings {
-  bool discard_request = true;
-  bool discard_snapshot = true;
-  bool discard_other = false;
-  bool discard_no_unref = false;
-  uint64_t l2_cache_bytes = 0;
-  uint64_t l2_slice_bytes = 0;
-  uint64_t refcount_cache_bytes = 0;
 };
 
 // What was read of a snapshot table, and what of it could not be kept.
@@ -88,7 +79,7 @@ class Image {
   Task<void> load(Edge& file, OpenAs as);
   // After load(), before requests: where guest data is, and how much memory may be used.
   void use_data_file(Edge& data) noexcept;
-  void configure_caches(const Settings& settings);
+  void configure(const Settings& settings);
   Task<void> load_snapshots();
   Task<void> load_bitmap_directory();
 
@@ -113,9 +104,14 @@ class Image {
   Task<Status> write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap);
   Task<Status> discard(uint64_t offset, uint64_t bytes);
   Task<Result<Run>> lookup(GuestOffset offset, uint64_t bytes);
+  // Whether all of it is known, without waiting, to be data.
+  bool is_surely_data(GuestOffset offset, uint64_t bytes) const noexcept;
   // Metadata in memory goes to the disk, in an order that is safe at every point; what was written
   // and discarded before is in it. Flushes the files as the order demands.
   Task<Status> write_back();
+  // Any context, without waiting: gives back the memory of clean metadata that nobody has used
+  // since this was last called.
+  void clean_caches() noexcept;
 
   // --- Control plane: nobody else uses the image meanwhile, unless said otherwise ---
 
@@ -175,8 +171,13 @@ class Image {
   // mapping and reading (read.cc)
   MappingRules rules() const noexcept { return {geometry_, header_.version, has_data_file()}; }
   bool try_lookup(GuestOffset offset, uint64_t bytes, Run& run) const noexcept;
-  Task<Status> load_slice(SliceIndex slice);
-  Task<Status> fill_slice(L2Cache::Claim claim, SliceIndex slice);
+  bool try_lookup_many(GuestOffset offset, uint64_t bytes, Run& run) const noexcept;
+  bool try_lookup_table(GuestOffset offset, uint64_t bytes, Run& run) const noexcept;
+  size_t entries_wanted(GuestOffset offset, uint64_t bytes) const noexcept;
+  Task<Result<Run>> lookup_pinned(GuestOffset offset, uint64_t bytes);
+  // Whoever holds a pin asks for no other.
+  Task<Result<L2Cache::Pin>> pin_slice(SliceIndex slice);
+  Task<Status> fill_slice(L2Cache::Waiter& waiter, SliceIndex slice);
   Task<Status> read_run(const Run& run, GuestOffset offset, IoVector into);
   Task<Status> read_unlocked(GuestOffset offset, IoVector into);
   Task<Status> read_backing(GuestOffset offset, IoVector into);
@@ -186,6 +187,9 @@ class Image {
   bool backing_is_zero(ByteRange range) const noexcept;
 
   // writing (write.cc, link.cc)
+  Task<Status> write_first(uint64_t offset, IoVector from);
+  Task<Status> write_announced(uint64_t offset, IoVector from);
+  Task<Status> write_mapped(uint64_t offset, IoVector from);
   Task<Result<uint64_t>> write_somewhere(GuestOffset offset, IoVector from);
   Task<Status> write_in_place(HostOffset host, IoVector from);
   Plan plan_write(GuestOffset offset, uint64_t bytes, std::span<const L2Entry> entries) const;
@@ -216,16 +220,25 @@ class Image {
   };
   Task<Status> begin_change(Changing& changing, SliceIndex slice);
   Task<Status> prepare_table(L1Index index);
-  Task<Result<HostCluster>> allocate_clusters(uint64_t clusters);
+  // `what` they are for, as a text for the user.
+  Task<Result<HostCluster>> allocate_clusters(uint64_t clusters, const char* what = nullptr);
   void free_later(HostCluster first, uint64_t clusters, FreedBy by);
   void free_entry(const L2Entry& old, FreedBy by);
   void free_extent(CompressedExtent extent, FreedBy by);
   // What of the metadata lies there; null: nothing.
   const char* metadata_at(HostOffset at, uint64_t bytes) const;
+  // Cheap, and seldom true where there is none.
+  bool may_hold_metadata(HostOffset at, uint64_t bytes) const noexcept;
   Task<Status> check_in_place(HostOffset at, uint64_t bytes);
   void signal_corruption(std::string message, std::optional<HostOffset> at, uint64_t bytes,
                          bool fatal);
   void signal_invalid(const Invalid& invalid, GuestOffset at);
+  void signal_refcounts();
+  void signal_misplaced(const L2Entry& entry, GuestOffset at);
+  void free_entry_unaligned(HostOffset at);
+  // EIO at first; nothing can be done with the image afterwards.
+  Status unusable() const noexcept { return Status::error(ENOMEDIUM); }
+  void guard_range(uint64_t offset, uint64_t bytes);
 
   // zero.cc
   enum class Wipe : uint8_t { zero, zero_and_unmap, discard };
@@ -248,14 +261,18 @@ class Image {
     uint64_t epoch = 0;
     std::vector<Freed> freed;
   };
-  Task<Dirty> take_dirty();
+  // `all`: refcounts, too, even if they may be late.
+  Task<Dirty> take_dirty(bool all);
   Task<Status> write_dirty(Dirty& dirty);
   Task<Status> write_refcounts(Dirty& dirty);
   Task<Status> write_tables(Dirty& dirty);
   Task<Status> flush_files();
   Task<void> put_back(Dirty& dirty, Status why);
-  Task<Status> write_back_locked();
+  Task<Status> write_back_locked(bool all = false);
+  Task<Status> make_room();
   Task<Status> mark_corrupt();
+  Task<Status> mark_dirty();
+  Task<Status> mark_clean();
   Task<Status> reap();
   Task<void> release(const Freed& freed);
   Task<Status> before_first_write();
@@ -289,6 +306,8 @@ class Image {
   std::atomic<uint64_t> size_{0};
   std::atomic<bool> unusable_{false};  // corruption that forbids to go on
   std::atomic<bool> announced_{false};
+  std::atomic<bool> signalled_{false};
+  bool lazily_dirty_ = false;  // writing_back: the dirty bit is set, by lazy refcounts
 
   Mutex writing_back_;
   Mutex metadata_;
@@ -301,15 +320,18 @@ class Image {
   L2Cache l2_;
   Refcounts refcounts_;
   MetadataFilter filter_;
+  std::vector<HostCluster> inactive_l2_;        // only where they are guarded
   std::map<uint64_t, PendingCluster> pending_;  // metadata: by guest cluster
   std::mutex freed_mutex_;                      // for a moment, beside the metadata lock
   std::vector<Freed> freed_;
   std::atomic<uint64_t> freed_clusters_{0};
-  uint64_t preallocated_end_ = 0;  // bytes of the file
-  bool flags_in_doubt_ = false;    // whether entries' copied flags say what refcounts say
-  bool dirty_before_ = false;      // the dirty bit, before they came into doubt
-  bool header_in_doubt_ = false;   // writing_back: the disk may have another than memory
-  std::vector<Retired> retired_;   // writing_back
+  uint64_t preallocated_end_ = 0;          // bytes of the file
+  bool flags_in_doubt_ = false;            // whether entries' copied flags say what refcounts say
+  bool dirty_before_ = false;              // the dirty bit, before they came into doubt
+  bool header_in_doubt_ = false;           // writing_back: the disk may have another than memory
+  std::vector<Retired> retired_;           // writing_back
+  std::atomic<uint64_t> rounds_begun_{0};  // changes with writing_back
+  Status last_round_;                      // writing_back
 };
 
 // Clusters that nothing refers to yet. What is not linked is given back.

@@ -4,23 +4,21 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <cstdio>
 
 #include "block/graph/layer.h"
 #include "block/io/debug_event.h"
+#include "block/qcow2/hex.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
 
 Task<Status> Image::begin_change(Changing& changing, SliceIndex slice) {
-  for (;;) {
-    changing.lock = co_await metadata_.lock();
-    Status status = co_await prepare_table(l2_.l1_index(slice));
-    if (status.ok()) changing.slice = l2_.try_pin(slice);
-    if (changing.slice) co_return Status();
-    changing.lock.unlock();
-    if (status.ok()) status = co_await load_slice(slice);
-    if (!status.ok()) co_return status;
-  }
+  Result<L2Cache::Pin> pin = co_await pin_slice(slice);
+  if (!pin) co_return pin.status();
+  changing.slice = std::move(*pin);
+  changing.lock = co_await metadata_.lock();
+  co_return co_await prepare_table(l2_.l1_index(slice));
 }
 
 // Gives the L1 entry a table that nobody else refers to: a new one, or a copy of the one it has.
@@ -28,7 +26,7 @@ Task<Status> Image::prepare_table(L1Index index) {
   L1Entry old = l1_.load(index);
   if (old.offset().value != 0 && old.copied()) co_return Status();
   if (index.value >= l1_.size()) co_return Status::error(EFBIG);
-  Result<HostCluster> cluster = co_await allocate_clusters(1);
+  Result<HostCluster> cluster = co_await allocate_clusters(1, "L2 table");
   if (!cluster) co_return cluster.status();
   Allocation allocation(*this, *cluster, 1);
   HostOffset place = geometry_.offset_of(*cluster);
@@ -36,7 +34,6 @@ Task<Status> Image::prepare_table(L1Index index) {
   Status status;
   co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l2_alloc_write);
   if (old.offset().value != 0) {
-    if (!geometry_.is_cluster_aligned(old.offset().value)) co_return Status::error(EIO);
     std::vector<std::byte> table(geometry_.cluster_size());
     status = co_await file_.read(old.offset(), table);
     if (status.ok()) status = co_await file_.write(place, table);
@@ -54,15 +51,19 @@ Task<Status> Image::prepare_table(L1Index index) {
 
 // With the metadata lock. A cluster that is free by its refcount and yet holds metadata would be
 // overwritten: then the refcounts are wrong, and the image must not be written to any more.
-Task<Result<HostCluster>> Image::allocate_clusters(uint64_t clusters) {
+Task<Result<HostCluster>> Image::allocate_clusters(uint64_t clusters, const char* what_for) {
   co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::cluster_alloc);
   Result<HostCluster> first = co_await refcounts_.allocate(clusters);
   if (!first) {
-    if (refcounts_.found_corruption())
-      signal_corruption("Refblock offset unaligned", std::nullopt, 0, true);
+    signal_refcounts();
     co_return first;
   }
   HostOffset at = geometry_.offset_of(*first);
+  if (at.value == 0 && what_for != nullptr) {
+    signal_corruption(fmt::format("Preventing invalid allocation of {} at offset 0", what_for),
+                      std::nullopt, 0, true);
+    co_return Status::error(EIO);
+  }
   uint64_t bytes = clusters * geometry_.cluster_size();
   if (const char* what = metadata_at(at, bytes)) {
     signal_corruption(fmt::format("Preventing invalid write on metadata (overlaps with {})", what),
@@ -72,51 +73,58 @@ Task<Result<HostCluster>> Image::allocate_clusters(uint64_t clusters) {
   co_return first;
 }
 
+// The first kind, in an order of its own, of what the user wants guarded.
 const char* Image::metadata_at(HostOffset at, uint64_t bytes) const {
-  ByteRange range{at.value, bytes};
-  auto covers = [&](uint64_t offset, uint64_t length) {
-    return length != 0 && range.overlaps({offset, length});
-  };
   uint64_t cluster = geometry_.cluster_size();
-  if (covers(0, cluster)) return "qcow2_header";
-  if (covers(header_.l1_table_offset, l1_.size() * 8)) return "active L1 table";
-  if (covers(refcounts_.table_offset().value, refcounts_.table_clusters() * cluster))
+  ByteRange range = ByteRange{at.value, bytes}.aligned_out(cluster);
+  auto covers = [&](Guard guard, uint64_t offset, uint64_t length) {
+    return settings_.guards.has(guard) && length != 0 && range.overlaps({offset, length});
+  };
+  if (covers(Guard::main_header, 0, cluster)) return "qcow2_header";
+  if (covers(Guard::active_l1, header_.l1_table_offset, l1_.size() * 8)) return "active L1 table";
+  if (covers(Guard::refcount_table, refcounts_.table_offset().value,
+             refcounts_.table_clusters() * cluster))
     return "refcount table";
-  if (covers(header_.snapshots_offset, snapshot_table_bytes_)) return "snapshot table";
+  if (covers(Guard::snapshot_table, header_.snapshots_offset, snapshot_table_bytes_))
+    return "snapshot table";
   for (const Snapshot& snapshot : snapshots_) {
-    if (covers(snapshot.l1_offset.value, uint64_t{snapshot.l1_size} * 8))
+    if (covers(Guard::inactive_l1, snapshot.l1_offset.value, uint64_t{snapshot.l1_size} * 8))
       return "inactive L1 table";
   }
   if (extensions_.bitmaps &&
-      covers(extensions_.bitmaps->directory_offset.value, extensions_.bitmaps->directory_size))
+      covers(Guard::bitmap_directory, extensions_.bitmaps->directory_offset.value,
+             extensions_.bitmaps->directory_size))
     return "bitmap directory";
-  bool suspicious = false;
-  HostCluster last = geometry_.cluster_of(at + (bytes - 1));
-  for (HostCluster c = geometry_.cluster_of(at); c <= last; ++c)
-    suspicious = suspicious || filter_.may_hold(c);
-  if (!suspicious) return nullptr;
-  for (size_t i = 0; i < l1_.size(); ++i) {
+  if (!may_hold_metadata(at, bytes)) return nullptr;
+  for (size_t i = 0; settings_.guards.has(Guard::active_l2) && i < l1_.size(); ++i) {
     HostOffset table = l1_.load(L1Index(i)).offset();
-    if (table.value != 0 && covers(table.value, cluster)) return "active L2 table";
+    if (table.value != 0 && covers(Guard::active_l2, table.value, cluster))
+      return "active L2 table";
   }
   for (uint64_t entry : refcounts_.table()) {
     HostOffset block = RefcountTableEntry{entry}.offset();
-    if (block.value == 0 || !covers(block.value, cluster)) continue;
-    // A block may have just been put into a new cluster next to the one allocated.
-    return "refcount block";
+    if (block.value != 0 && covers(Guard::refcount_block, block.value, cluster))
+      return "refcount block";
+  }
+  for (HostCluster table : inactive_l2_) {
+    if (covers(Guard::inactive_l2, geometry_.offset_of(table).value, cluster))
+      return "inactive L2 table";
   }
   return nullptr;
 }
 
+bool Image::may_hold_metadata(HostOffset at, uint64_t bytes) const noexcept {
+  if (has_data_file()) return false;
+  HostCluster last = geometry_.cluster_of(at + (bytes - 1));
+  for (HostCluster c = geometry_.cluster_of(at); c <= last; ++c) {
+    if (filter_.may_hold(c)) return true;
+  }
+  return false;
+}
+
 // Data that is written where the L2 table says it is. Cheap where nothing is suspicious.
 Task<Status> Image::check_in_place(HostOffset at, uint64_t bytes) {
-  if (has_data_file()) co_return Status();
-  bool suspicious = false;
-  HostCluster last = geometry_.cluster_of(at + (bytes - 1));
-  for (HostCluster c = geometry_.cluster_of(at); c <= last; ++c)
-    suspicious = suspicious || filter_.may_hold(c);
-  if (!suspicious) [[likely]]
-    co_return Status();
+  if (!may_hold_metadata(at, bytes)) co_return Status();
   Mutex::Lock lock = co_await metadata_.lock();
   const char* what = metadata_at(at, bytes);
   if (what == nullptr) co_return Status();
@@ -142,7 +150,7 @@ void Image::free_later(HostCluster first, uint64_t clusters, FreedBy by) {
 void Image::free_entry(const L2Entry& old, FreedBy by) {
   if (old.is_compressed()) return free_extent(old.extent(geometry_), by);
   if (has_data_file() || old.offset().value == 0) return;
-  if (!geometry_.is_cluster_aligned(old.offset().value)) return;
+  if (!geometry_.is_cluster_aligned(old.offset().value)) return free_entry_unaligned(old.offset());
   free_later(geometry_.cluster_of(old.offset()), 1, by);
 }
 
@@ -152,9 +160,21 @@ void Image::free_extent(CompressedExtent extent, FreedBy by) {
   free_later(first, last - first + 1, by);
 }
 
+void Image::free_entry_unaligned(HostOffset at) {
+  signal_corruption(fmt::format("Cannot free unaligned cluster {}", hex(at.value)), std::nullopt, 0,
+                    false);
+}
+
+// Of what is not fatal, only the first is told. What is fatal makes an image that could be written
+// to unusable; what is only read is no worse than it was.
 void Image::signal_corruption(std::string message, std::optional<HostOffset> at, uint64_t bytes,
                               bool fatal) {
+  fatal = fatal && node_.is_writable();
   if (fatal && unusable_.exchange(true)) return;
+  if (signalled_.exchange(true) && !fatal) return;
+  fmt::print(stderr, "qcow2: {}: {}; further {}corruption events will be suppressed\n",
+             fatal ? "Marking image as corrupt" : "Image is corrupt", message,
+             fatal ? "" : "non-fatal ");
   boost::json::object data{
       {"device", ""}, {"node-name", node_.name()}, {"msg", message}, {"fatal", fatal}};
   if (at) data["offset"] = at->value;
@@ -162,22 +182,43 @@ void Image::signal_corruption(std::string message, std::optional<HostOffset> at,
   node_.layer().emit("BLOCK_IMAGE_CORRUPTED", std::move(data));
 }
 
+void Image::signal_refcounts() {
+  if (!refcounts_.corruption().empty())
+    signal_corruption(refcounts_.corruption(), std::nullopt, 0, true);
+}
+
 void Image::signal_invalid(const Invalid& invalid, GuestOffset at) {
   GuestCluster cluster = geometry_.cluster_of(at);
   HostOffset table = l1_.load(geometry_.l1_index(at)).offset();
-  uint64_t index = geometry_.l2_index(cluster).value;
+  std::string place = fmt::format("L2 offset: {}, L2 index: {}", hex(table.value),
+                                  hex(geometry_.l2_index(cluster).value));
   L2Entry entry{invalid.entry, 0};
   std::string message;
   if (entry.is_compressed() && has_data_file())
-    message = "Compressed cluster entry found in image with external data file";
+    message =
+        fmt::format("Compressed cluster entry found in image with external data file ({})", place);
   else if (!geometry_.is_cluster_aligned(entry.offset().value))
-    message = fmt::format("Cluster allocation offset {:#x} unaligned", entry.offset().value);
-  else if (header_.version < 3)
-    message = "Zero cluster entry found in pre-v3 image";
+    message = fmt::format("Cluster allocation offset {} unaligned ({})", hex(entry.offset().value),
+                          place);
+  else if (header_.version < 3 && (entry.raw & kZeroFlag) != 0)
+    message = fmt::format("Zero cluster entry found in pre-v3 image ({})", place);
+  else if (has_data_file() && entry.offset().value != geometry_.offset_of(cluster).value)
+    message = fmt::format(
+        "External data file host cluster offset {} does not match guest cluster offset: {}, L2 "
+        "index: {})",
+        hex(entry.offset().value), hex(geometry_.offset_of(cluster).value),
+        hex(geometry_.l2_index(cluster).value));
   else
-    message = "Invalid cluster entry found";
+    message = fmt::format("Invalid cluster entry found ({})", place);
+  signal_corruption(std::move(message), std::nullopt, 0, true);
+}
+
+// Where somebody was about to write.
+void Image::signal_misplaced(const L2Entry& entry, GuestOffset at) {
+  bool zero = entry.kind(geometry_, has_data_file()) == ClusterKind::zero_allocated;
   signal_corruption(
-      fmt::format("{} (L2 offset: {:#x}, L2 index: {:#x})", message, table.value, index),
+      fmt::format("{} cluster offset {} unaligned (guest offset: {})",
+                  zero ? "Preallocated zero" : "Data", hex(entry.offset().value), hex(at.value)),
       std::nullopt, 0, true);
 }
 

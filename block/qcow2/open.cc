@@ -67,8 +67,9 @@ Task<void> Image::load(Edge& file, OpenAs as) {
 
 Task<void> Image::load_tables() {
   l1_.resize(header_.l1_size);
-  for (uint64_t at = 0; at < header_.l1_size * 8;) {
-    std::vector<std::byte> bytes(std::min(kReadStep, header_.l1_size * 8 - at));
+  uint64_t l1_bytes = uint64_t{header_.l1_size} * 8;
+  for (uint64_t at = 0; at < l1_bytes;) {
+    std::vector<std::byte> bytes(std::min(kReadStep, l1_bytes - at));
     check_read(co_await file_.read(HostOffset(header_.l1_table_offset) + at, bytes),
                "Could not read L1 table");
     l1_.fill(at / 8, bytes);
@@ -84,22 +85,23 @@ Task<void> Image::load_tables() {
     HostOffset at = RefcountTableEntry{entry}.offset();
     if (at.value != 0) filter_.add(geometry_.cluster_of(at));
   }
-  auto add_range = [&](uint64_t offset, uint64_t bytes) {
-    for (uint64_t i = 0; i < geometry_.clusters_for(bytes); ++i)
-      filter_.add(geometry_.cluster_of(HostOffset(offset)) + i);
-  };
-  add_range(0, geometry_.cluster_size());
-  add_range(header_.l1_table_offset, header_.l1_size * 8);
-  add_range(header_.refcount_table_offset,
-            header_.refcount_table_clusters * geometry_.cluster_size());
+  guard_range(0, geometry_.cluster_size());
+  guard_range(header_.l1_table_offset, uint64_t{header_.l1_size} * 8);
+  guard_range(header_.refcount_table_offset,
+              header_.refcount_table_clusters * geometry_.cluster_size());
+}
+
+// Writes there will be looked at.
+void Image::guard_range(uint64_t offset, uint64_t bytes) {
+  HostCluster first = geometry_.cluster_of(HostOffset(offset));
+  for (uint64_t i = 0; i < geometry_.clusters_for(bytes); ++i) filter_.add(first + i);
 }
 
 Task<Status> Image::load_refcounts() {
   std::vector<std::byte> table(header_.refcount_table_clusters * geometry_.cluster_size());
   Status status = co_await file_.read(HostOffset(header_.refcount_table_offset), table);
   if (!status.ok()) co_return status;
-  size_t blocks = std::max<uint64_t>(4, settings_.refcount_cache_bytes >> geometry_.cluster_bits());
-  refcounts_.configure(geometry_, file_, table, HostOffset(header_.refcount_table_offset), blocks);
+  refcounts_.configure(geometry_, file_, table, HostOffset(header_.refcount_table_offset));
   co_return Status();
 }
 
@@ -107,19 +109,10 @@ void Image::use_data_file(Edge& data) noexcept {
   data_ = &data;
 }
 
-// The defaults are QEMU's: L2 tables for all of the disk, but at most 32 MiB. Where that does not
-// hold them all, slices are small, so that a miss costs little.
-void Image::configure_caches(const Settings& settings) {
+void Image::configure(const Settings& settings) {
   settings_ = settings;
-  uint64_t clusters = geometry_.clusters_for(std::max(header_.size, uint64_t{1}));
-  uint64_t all = geometry_.round_up(clusters * geometry_.l2_entry_size());
-  uint64_t bytes = settings.l2_cache_bytes;
-  if (bytes == 0) bytes = std::min<uint64_t>(all, 32 * 1024 * 1024);
-  bytes = std::min(bytes, all);
-  uint64_t cluster = geometry_.cluster_size();
-  uint64_t slice = settings.l2_slice_bytes;
-  if (slice == 0) slice = std::min<uint64_t>(cluster, bytes < all ? 4096 : 65536);
-  l2_.configure(geometry_, slice, std::max<uint64_t>(8, (bytes / slice + 7) / 8 * 8));
+  l2_.configure(geometry_, settings.l2_slice_bytes, settings.l2_slices, settings.compact_bytes);
+  refcounts_.keep_at_most(settings.refcount_blocks);
 }
 
 // A broken directory does not keep the image from being read; it is left alone then.
@@ -140,6 +133,7 @@ Task<void> Image::load_bitmap_directory() {
   auto found = parse_bitmap_directory(bytes, extension.count, header_.size, geometry_);
   if (!found) refuse(found.error());
   bitmaps_ = std::move(*found);
+  guard_range(extension.directory_offset.value, extension.directory_size);
 }
 
 }  // namespace strata::qcow2

@@ -13,6 +13,7 @@
 #include "block/qcow2/backing.h"
 #include "block/qcow2/bitmaps.h"
 #include "block/qcow2/check.h"
+#include "block/qcow2/cleaner.h"
 #include "block/qcow2/create.h"
 #include "block/qcow2/image.h"
 #include "qapi/types_block_info.h"
@@ -21,39 +22,6 @@ namespace strata {
 namespace {
 
 using qcow2::Image;
-
-uint64_t cache_option(const std::optional<int64_t>& value, const char* name) {
-  if (value && *value < 0) throw Error("Parameter '{}' expects a non-negative number", name);
-  return static_cast<uint64_t>(value.value_or(0));
-}
-
-void set_cache_sizes(const qapi::BlockdevOptionsQcow2& options, const qcow2::Geometry& geometry,
-                     qcow2::Settings& settings) {
-  uint64_t both = cache_option(options.cache_size, "cache-size");
-  settings.l2_cache_bytes = cache_option(options.l2_cache_size, "l2-cache-size");
-  settings.refcount_cache_bytes = cache_option(options.refcount_cache_size, "refcount-cache-size");
-  settings.l2_slice_bytes = cache_option(options.l2_cache_entry_size, "l2-cache-entry-size");
-  if (options.cache_size) {
-    if (options.l2_cache_size && options.refcount_cache_size)
-      throw Error(
-          "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
-    if (settings.l2_cache_bytes > both) throw Error("l2-cache-size may not exceed cache-size");
-    if (settings.refcount_cache_bytes > both)
-      throw Error("refcount-cache-size may not exceed cache-size");
-    uint64_t least = 4 * geometry.cluster_size();
-    if (options.refcount_cache_size)
-      settings.l2_cache_bytes = both - settings.refcount_cache_bytes;
-    else if (!options.l2_cache_size)
-      settings.l2_cache_bytes = both - std::min(both, least);
-  }
-  uint64_t slice = settings.l2_slice_bytes;
-  bool valid = slice >= 512 && slice <= geometry.cluster_size() && is_power_of_two(slice);
-  if (options.l2_cache_entry_size && !valid)
-    throw Error("L2 cache entry size must be a power of two between 512 and the cluster size ({})",
-                geometry.cluster_size());
-  if (settings.l2_cache_bytes / 512 > INT32_MAX) throw Error("L2 cache size too big");
-  if (settings.refcount_cache_bytes / 512 > INT32_MAX) throw Error("Refcount cache size too big");
-}
 
 class Qcow2Driver final : public Driver {
  public:
@@ -112,7 +80,7 @@ class Qcow2Driver final : public Driver {
   bool has_zero_init() const noexcept override { return node().backing() == nullptr; }
 
   Task<Status> close(MainLoop&) override {
-    if (!node().is_writable()) co_return Status();
+    if (!node().is_writable() || image_->is_unusable()) co_return Status();
     Status status = co_await store_and_settle();
     if (status.ok()) status = co_await image_->mend_flags();
     co_return status;
@@ -183,23 +151,17 @@ class Qcow2Driver final : public Driver {
     auto image = std::make_unique<Image>(node());
     bool writable = may_write();
     co_await image->load(*file_, {.read_write = writable, .repairing = to_check_});
-    qcow2::Settings settings;
-    set_cache_sizes(options_, image->geometry(), settings);
-    settings.discard_request = options_.pass_discard_request.value_or(true);
-    settings.discard_snapshot = options_.pass_discard_snapshot.value_or(true);
-    settings.discard_other = options_.pass_discard_other.value_or(false);
-    settings.discard_no_unref = options_.discard_no_unref.value_or(false);
-    if (settings.discard_no_unref && image->header().version < 3)
-      throw Error("discard-no-unref is only supported since qcow2 version 3");
-    image->configure_caches(settings);
+    image->configure(qcow2::settings_of(options_, image->header()));
     if (!to_check_) co_await image->load_snapshots();
     co_await image->load_bitmap_directory();
     auto bitmaps = std::make_unique<qcow2::PersistentBitmaps>(*image, node());
     if (!node().io().inactive && !to_check_) co_await bitmaps->load();
     if (writable && !to_check_ && image->header().has(qcow2::kIncompatibleDirty))
       co_await qcow2::repair_dirty_image(*image);
+    cleaner_.reset();
     bitmaps_ = std::move(bitmaps);
     image_ = std::move(image);
+    cleaner_.emplace(*AioContext::current(), *image_, image_->settings().clean_interval);
   }
 
   qapi::BlockdevRef data_reference() const {
@@ -240,6 +202,7 @@ class Qcow2Driver final : public Driver {
   Edge* file_ = nullptr;
   Edge* data_ = nullptr;
   std::unique_ptr<Image> image_;
+  std::optional<qcow2::Cleaner> cleaner_;
   std::unique_ptr<qcow2::PersistentBitmaps> bitmaps_;
 };
 

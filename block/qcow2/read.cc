@@ -11,6 +11,7 @@
 #include "block/base/aligned_buffer.h"
 #include "block/io/debug_event.h"
 #include "block/qcow2/compression.h"
+#include "block/qcow2/hex.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -31,16 +32,35 @@ Task<Status> read_after_event(Edge& listener, BlkdebugEvent event, Edge& child, 
 
 bool Image::try_lookup(GuestOffset offset, uint64_t bytes, Run& run) const noexcept {
   GuestCluster cluster = geometry_.cluster_of(offset);
-  SliceIndex slice = l2_.slice_of(cluster);
-  unsigned first = l2_.index_in_slice(cluster);
+  if (geometry_.in_cluster(offset) + bytes > geometry_.cluster_size())
+    return try_lookup_many(offset, bytes, run);
+  L2Entry entry;
+  if (l2_.try_read(l2_.slice_of(cluster), l2_.index_in_slice(cluster), {&entry, 1})) [[likely]] {
+    run = map_run(rules(), {&entry, 1}, offset, bytes);
+    return true;
+  }
+  return try_lookup_table(offset, bytes, run);
+}
+
+size_t Image::entries_wanted(GuestOffset offset, uint64_t bytes) const noexcept {
   uint64_t wanted = geometry_.clusters_for(geometry_.in_cluster(offset) + bytes);
-  size_t count = std::min({wanted, l2_.slice_entries() - first, uint64_t{kMostEntries}});
+  uint64_t in_slice = l2_.slice_entries() - l2_.index_in_slice(geometry_.cluster_of(offset));
+  return std::min({wanted, in_slice, uint64_t{kMostEntries}});
+}
+
+bool Image::try_lookup_many(GuestOffset offset, uint64_t bytes, Run& run) const noexcept {
+  GuestCluster cluster = geometry_.cluster_of(offset);
   std::array<L2Entry, kMostEntries> entries;
-  std::span<L2Entry> found(entries.data(), count);
-  if (l2_.try_read(slice, first, found)) [[likely]] {
+  std::span<L2Entry> found(entries.data(), entries_wanted(offset, bytes));
+  if (l2_.try_read(l2_.slice_of(cluster), l2_.index_in_slice(cluster), found)) {
     run = map_run(rules(), found, offset, bytes);
     return true;
   }
+  return try_lookup_table(offset, bytes, run);
+}
+
+// Where there is no table, nothing has to be read.
+bool Image::try_lookup_table(GuestOffset offset, uint64_t bytes, Run& run) const noexcept {
   L1Index index = geometry_.l1_index(offset);
   if (l1_.load(index).offset().value != 0) return false;
   uint64_t table = geometry_.bytes_per_l2_table();
@@ -50,57 +70,64 @@ bool Image::try_lookup(GuestOffset offset, uint64_t bytes, Run& run) const noexc
 
 Task<Result<Run>> Image::lookup(GuestOffset offset, uint64_t bytes) {
   Run run;
-  while (!try_lookup(offset, bytes, run)) {
-    Status status = co_await load_slice(l2_.slice_of(geometry_.cluster_of(offset)));
+  if (try_lookup(offset, bytes, run)) return Task<Result<Run>>::ready(run);
+  return lookup_pinned(offset, bytes);
+}
+
+bool Image::is_surely_data(GuestOffset offset, uint64_t bytes) const noexcept {
+  Run run;
+  return try_lookup(offset, bytes, run) && run.bytes == bytes && run.get_if<Data>() != nullptr;
+}
+
+Task<Result<Run>> Image::lookup_pinned(GuestOffset offset, uint64_t bytes) {
+  GuestCluster cluster = geometry_.cluster_of(offset);
+  Result<L2Cache::Pin> pin = co_await pin_slice(l2_.slice_of(cluster));
+  if (!pin) co_return pin.status();
+  std::array<L2Entry, kMostEntries> entries;
+  std::span<L2Entry> found(entries.data(), entries_wanted(offset, bytes));
+  unsigned index = l2_.index_in_slice(cluster);
+  for (L2Entry& entry : found) entry = pin->load(index++);
+  co_return map_run(rules(), found, offset, bytes);
+}
+
+Task<Result<L2Cache::Pin>> Image::pin_slice(SliceIndex slice) {
+  L2Cache::Waiter waiter(l2_, slice);
+  while (!co_await waiter.turn()) {
+    Status status = co_await make_room();
     if (!status.ok()) co_return status;
   }
-  co_return run;
-}
-
-// Ends when the slice is there, or was a moment ago, or need not be.
-Task<Status> Image::load_slice(SliceIndex slice) {
-  L2Cache::Claim claim = l2_.claim(slice);
-  switch (claim.kind) {
-    case L2Cache::Claim::Kind::resident:
-      break;
-    case L2Cache::Claim::Kind::wait:
-      co_await claim.event->wait();
-      break;
-    case L2Cache::Claim::Kind::full:
-      co_return co_await write_back();
-    case L2Cache::Claim::Kind::filling:
-      co_return co_await fill_slice(std::move(claim), slice);
+  if (waiter.must_fill()) {
+    Status status = co_await fill_slice(waiter, slice);
+    if (!status.ok()) co_return status;
   }
-  co_return Status();
+  co_return waiter.take();
 }
 
-Task<Status> Image::fill_slice(L2Cache::Claim claim, SliceIndex slice) {
+Task<Status> Image::fill_slice(L2Cache::Waiter& waiter, SliceIndex slice) {
   L1Index index = l2_.l1_index(slice);
   HostOffset table = l1_.load(index).offset();
-  Status status;
   AlignedBuffer buffer(l2_.slice_bytes());
-  if (!buffer) {
-    status = Status::error(ENOMEM);
-  } else if (!geometry_.is_cluster_aligned(table.value)) {
-    signal_corruption(
-        fmt::format("L2 table offset {:#x} unaligned (L1 index: {:#x})", table.value, index.value),
-        std::nullopt, 0, true);
-    status = Status::error(EIO);
-  } else if (table.value == 0) {
+  if (!buffer) co_return Status::error(ENOMEM);
+  if (!geometry_.is_cluster_aligned(table.value)) {
+    signal_corruption(fmt::format("L2 table offset {} unaligned (L1 index: {})", hex(table.value),
+                                  hex(index.value)),
+                      std::nullopt, 0, true);
+    co_return Status::error(EIO);
+  }
+  if (table.value == 0) {
     std::fill_n(buffer.data(), buffer.size(), std::byte{0});
   } else {
     co_await io::debug_event(file_.edge(), BlkdebugEvent::l2_load);
-    status = co_await file_.read(table + l2_.byte_offset(slice), {buffer.data(), buffer.size()});
+    Status status =
+        co_await file_.read(table + l2_.byte_offset(slice), {buffer.data(), buffer.size()});
+    if (!status.ok()) co_return status;
   }
-  if (status.ok())
-    l2_.filled(claim, slice, {buffer.data(), buffer.size()});
-  else
-    l2_.failed(claim);
-  co_return status;
+  waiter.filled({buffer.data(), buffer.size()});
+  co_return Status();
 }
 
 Task<Status> Image::read(uint64_t offset, IoVector into) {
-  if (is_unusable()) co_return Status::error(EIO);
+  if (is_unusable()) co_return unusable();
   Epochs::Pass pass = epochs_.enter();
   Run run;
   GuestOffset at(offset);

@@ -2,15 +2,18 @@
 #include "block/qcow2/refcounts.h"
 #include "block/io/debug_event.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 
 #include "block/qcow2/format/refcount_block.h"
+#include "block/qcow2/hex.h"
 
 namespace strata::qcow2 {
 
 void Refcounts::configure(const Geometry& geometry, ImageFile file, ConstBytes table,
-                          HostOffset offset, size_t max_blocks) {
+                          HostOffset offset) {
   geometry_ = geometry;
   file_ = file;
   table_.resize(table.size() / 8);
@@ -18,12 +21,12 @@ void Refcounts::configure(const Geometry& geometry, ImageFile file, ConstBytes t
   table_offset_ = table_offset_on_disk_ = offset;
   table_on_disk_ = table_.size();
   dirty_table_pieces_.assign((table.size() + kPieceBytes - 1) / kPieceBytes, false);
-  max_blocks_ = std::max<size_t>(max_blocks, 2);
   blocks_.clear();
   hint_ = HostCluster(0);
   fresh_from_ = HostCluster(geometry.clusters_for(file.length()));
   free_byte_ = kNoBytes;
-  table_dirty_ = any_dirty_ = corrupt_ = false;
+  table_dirty_ = any_dirty_ = false;
+  corruption_.clear();
 }
 
 uint64_t Refcounts::value(const Block& block, BlockIndex index) const noexcept {
@@ -54,6 +57,14 @@ void Refcounts::evict_some() {
   }
 }
 
+void Refcounts::forget_unused() noexcept {
+  std::erase_if(blocks_, [&](const auto& entry) {
+    const Block& block = entry.second;
+    return !block.dirty && block.writing == 0 && block.used <= cleaned_at_;
+  });
+  cleaned_at_ = clock_;
+}
+
 Task<Result<Refcounts::Block*>> Refcounts::load(TableIndex index) {
   if (index.value >= table_.size()) co_return static_cast<Block*>(nullptr);
   if (auto found = blocks_.find(index.value); found != blocks_.end()) {
@@ -63,7 +74,8 @@ Task<Result<Refcounts::Block*>> Refcounts::load(TableIndex index) {
   HostOffset at = RefcountTableEntry{table_[index.value]}.offset();
   if (at.value == 0) co_return static_cast<Block*>(nullptr);
   if (!geometry_.is_cluster_aligned(at.value) || at.value > INT64_MAX - geometry_.cluster_size()) {
-    corrupt_ = true;
+    corruption_ = fmt::format("Refblock offset {} unaligned (reftable index: {})", hex(at.value),
+                              hex(index.value));
     co_return Status::error(EIO);
   }
   evict_some();
@@ -135,6 +147,10 @@ Task<Status> Refcounts::create_block(TableIndex index) {
   block = co_await load(index);
   if (!block) co_return block.status();
   if (*block != nullptr) co_return co_await decrease(*at, 1);  // made along with the cluster
+  if (at->value == 0) {
+    corruption_ = "Preventing invalid allocation of refcount block at offset 0";
+    co_return Status::error(EIO);
+  }
   take_fresh(*at, 1);
   add_block(index, *at);
   co_return Status();
@@ -303,7 +319,7 @@ Task<Status> Refcounts::rebuild(const std::vector<uint16_t>& counts) {
   table_.assign(bytes / 8, 0);
   dirty_table_pieces_.assign((bytes + kPieceBytes - 1) / kPieceBytes, false);
   table_on_disk_ = 0;  // its clusters may be somebody else's, too
-  corrupt_ = false;
+  corruption_.clear();
   free_byte_ = kNoBytes;
   hint_ = HostCluster(clusters);
   for (uint64_t i = 0; i <= geometry_.table_index(HostCluster(clusters - 1)).value; ++i) {

@@ -11,8 +11,10 @@
 // more and nobody still reads it: the Image sees to both.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "block/qcow2/format/entries.h"
@@ -22,9 +24,12 @@ namespace strata::qcow2 {
 
 class Refcounts {
  public:
-  // `table` as on disk, at `offset`. At most `max_blocks` clean blocks stay in memory.
-  void configure(const Geometry& geometry, ImageFile file, ConstBytes table, HostOffset offset,
-                 size_t max_blocks);
+  // `table` as on disk, at `offset`.
+  void configure(const Geometry& geometry, ImageFile file, ConstBytes table, HostOffset offset);
+  // So many clean blocks stay in memory.
+  void keep_at_most(size_t blocks) noexcept { max_blocks_ = std::max<size_t>(blocks, 2); }
+  // Of those that changed there are more than that.
+  bool is_crowded() const noexcept { return blocks_.size() > max_blocks_; }
 
   Task<Result<uint64_t>> get(HostCluster cluster);
   // EINVAL: a count would fall below 0 (or the cluster cannot be); ERANGE: one does not fit its
@@ -51,12 +56,15 @@ class Refcounts {
   // False: the table could neither grow nor go back, and must not reach the disk.
   bool can_be_written() const noexcept { return !table_lost_; }
 
-  // Blocks whose place in the table makes no sense were met.
-  bool found_corruption() const noexcept { return corrupt_; }
+  // What made no sense in the table, as a text for the user; empty: nothing was met.
+  const std::string& corruption() const noexcept { return corruption_; }
 
   const std::vector<uint64_t>& table() const noexcept { return table_; }
   HostOffset table_offset() const noexcept { return table_offset_; }
   uint64_t table_clusters() const noexcept { return geometry_.clusters_for(table_.size() * 8); }
+
+  // Clean blocks that nobody has used since this was last called.
+  void forget_unused() noexcept;
 
   struct DirtyPiece {
     TableIndex block;  // of a block; not used for the table
@@ -120,6 +128,7 @@ class Refcounts {
   std::map<uint64_t, Block> blocks_;
   size_t max_blocks_ = 4;
   uint64_t clock_ = 0;
+  uint64_t cleaned_at_ = 0;
   HostCluster hint_;        // allocation looks from here on
   HostCluster fresh_from_;  // nothing from here on was ever handed out, or is in the file
   uint64_t free_byte_ = 0;  // where the next compressed bytes go; 0: at a new cluster
@@ -127,7 +136,7 @@ class Refcounts {
   bool growing_ = false;
   bool table_lost_ = false;  // entries have no place on the disk: nothing can be written
   bool any_dirty_ = false;
-  bool corrupt_ = false;
+  std::string corruption_;
 };
 
 }  // namespace strata::qcow2

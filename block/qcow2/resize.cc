@@ -108,7 +108,7 @@ Task<Status> Image::grow_l1(uint64_t entries) {
   Allocation allocation(*this, *place, clusters);
   Mutex::Lock metadata;
   for (;;) {
-    Status status = co_await write_back_locked();
+    Status status = co_await write_back_locked(true);
     if (!status.ok()) co_return status;
     metadata = co_await metadata_.lock();
     if (!l1_.is_dirty() && !l2_.is_dirty()) break;

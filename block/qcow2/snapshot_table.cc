@@ -111,6 +111,9 @@ Task<void> Image::load_snapshots() {
   SnapshotTable table = co_await read_snapshots(header_.nb_snapshots, false);
   snapshots_ = std::move(table.snapshots);
   snapshot_table_bytes_ = table.bytes;
+  guard_range(header_.snapshots_offset, snapshot_table_bytes_);
+  for (const Snapshot& snapshot : snapshots_)
+    guard_range(snapshot.l1_offset.value, uint64_t{snapshot.l1_size} * 8);
 }
 
 }  // namespace strata::qcow2

@@ -24,11 +24,34 @@ using qapi::BlkdebugEvent;
 }  // namespace
 
 Task<Status> Image::write(uint64_t offset, IoVector from) {
-  if (is_unusable()) co_return Status::error(EIO);
-  if (!announced_.load(std::memory_order_acquire)) [[unlikely]] {
-    Status status = co_await before_first_write();
-    if (!status.ok()) co_return status;
+  if (is_unusable()) return Task<Status>::ready(unusable());
+  if (!announced_.load(std::memory_order_acquire)) [[unlikely]]
+    return write_first(offset, from);
+  return write_announced(offset, from);
+}
+
+Task<Status> Image::write_first(uint64_t offset, IoVector from) {
+  Status status = co_await before_first_write();
+  if (!status.ok()) co_return status;
+  co_return co_await write_announced(offset, from);
+}
+
+// Where all of it may be overwritten in place, that is all there is to do.
+Task<Status> Image::write_announced(uint64_t offset, IoVector from) {
+  {
+    Epochs::Pass pass = epochs_.enter();
+    Run run;
+    if (try_lookup(GuestOffset(offset), from.size(), run) && run.bytes == from.size()) [[likely]] {
+      const auto* data = run.get_if<Data>();
+      if (data != nullptr && data->in_place && !may_hold_metadata(data->host, from.size()) &&
+          !file_.edge().node().io().hears_events) [[likely]]
+        co_return co_await io::pwritev(*data_, data->host.value, from);
+    }
   }
+  co_return co_await write_mapped(offset, from);
+}
+
+Task<Status> Image::write_mapped(uint64_t offset, IoVector from) {
   {
     Epochs::Pass pass = epochs_.enter();
     for (size_t done = 0; done < from.size();) {
@@ -53,7 +76,13 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
     co_return run->bytes;
   }
   if (const auto* invalid = run->get_if<Invalid>()) {
-    signal_invalid(*invalid, offset);
+    L2Entry entry{invalid->entry, 0};
+    bool misplaced = !entry.is_compressed() && entry.copied() &&
+                     !geometry_.is_cluster_aligned(entry.offset().value);
+    if (misplaced)
+      signal_misplaced(entry, offset);
+    else
+      signal_invalid(*invalid, offset);
     co_return Status::error(EIO);
   }
   GuestCluster first = geometry_.cluster_of(offset);
@@ -66,7 +95,10 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
   if (!status.ok()) co_return status;
   Plan plan = plan_write(offset, from.size(), {entries.data(), count});
   if (plan.way == Way::in_place) co_return uint64_t{0};
-  if (plan.way == Way::invalid) co_return Status::error(EIO);
+  if (plan.way == Way::invalid) {
+    signal_misplaced(entries[0], offset);
+    co_return Status::error(EIO);
+  }
   co_return co_await write_planned(plan, from);
 }
 
@@ -79,14 +111,15 @@ Task<Status> Image::write_in_place(HostOffset host, IoVector from) {
 
 Task<Status> Image::read_entries(GuestCluster first, std::span<L2Entry> entries) {
   SliceIndex slice = l2_.slice_of(first);
-  while (!l2_.try_read(slice, l2_.index_in_slice(first), entries)) {
-    if (l1_.load(geometry_.l1_index(first)).offset().value == 0) {
-      std::fill(entries.begin(), entries.end(), L2Entry{});
-      break;
-    }
-    Status status = co_await load_slice(slice);
-    if (!status.ok()) co_return status;
+  unsigned index = l2_.index_in_slice(first);
+  if (l2_.try_read(slice, index, entries)) co_return Status();
+  if (l1_.load(geometry_.l1_index(first)).offset().value == 0) {
+    std::fill(entries.begin(), entries.end(), L2Entry{});
+    co_return Status();
   }
+  Result<L2Cache::Pin> pin = co_await pin_slice(slice);
+  if (!pin) co_return pin.status();
+  for (L2Entry& entry : entries) entry = pin->load(index++);
   co_return Status();
 }
 

@@ -25,6 +25,45 @@ Task<Status> Image::write_back() {
   co_return co_await write_back_locked();
 }
 
+void Image::clean_caches() noexcept {
+  l2_.forget_unused();
+  // Whoever holds the lock uses them.
+  if (Mutex::Lock lock = metadata_.try_lock()) refcounts_.forget_unused();
+}
+
+// One round serves all who asked before it began.
+Task<Status> Image::make_room() {
+  uint64_t asked = rounds_begun_.load();
+  Mutex::Lock lock = co_await writing_back_.lock();
+  if (rounds_begun_.load() > asked && last_round_.ok()) co_return Status();
+  co_return co_await write_back_locked();
+}
+
+// Before anything refers to a cluster whose count is not on the disk.
+Task<Status> Image::mark_dirty() {
+  if (flags_in_doubt_) dirty_before_ = lazily_dirty_ = true;
+  if (header_.has(kIncompatibleDirty)) co_return Status();
+  header_.incompatible |= kIncompatibleDirty;
+  Status status = co_await write_header();
+  if (status.ok())
+    lazily_dirty_ = true;
+  else
+    header_.incompatible &= ~kIncompatibleDirty;
+  co_return status;
+}
+
+// After everything was written.
+Task<Status> Image::mark_clean() {
+  if (!lazily_dirty_ || flags_in_doubt_) co_return Status();
+  header_.incompatible &= ~kIncompatibleDirty;
+  Status status = co_await write_header();
+  if (status.ok())
+    lazily_dirty_ = false;
+  else
+    header_.incompatible |= kIncompatibleDirty;
+  co_return status;
+}
+
 // What is in memory of a corrupt image is not to be trusted: it stays there.
 Task<Status> Image::mark_corrupt() {
   if (header_.version >= 3 && !header_.has(kIncompatibleCorrupt) && node_.is_writable()) {
@@ -35,15 +74,17 @@ Task<Status> Image::mark_corrupt() {
   co_return Status::error(EIO);
 }
 
-Task<Status> Image::write_back_locked() {
+Task<Status> Image::write_back_locked(bool all) {
   if (is_unusable()) co_return co_await mark_corrupt();
   if (!refcounts_.can_be_written()) co_return Status::error(EIO);
   if (header_in_doubt_) {
     Status status = co_await write_header();
     if (!status.ok()) co_return status;
   }
-  Dirty dirty = co_await take_dirty();
+  ++rounds_begun_;
+  Dirty dirty = co_await take_dirty(all || !settings_.lazy_refcounts);
   Status status = co_await write_dirty(dirty);
+  last_round_ = status;
   if (!status.ok()) {
     co_await put_back(dirty, status);
     co_return status;
@@ -62,10 +103,10 @@ Task<Status> Image::write_back_locked() {
   co_return co_await reap();
 }
 
-Task<Image::Dirty> Image::take_dirty() {
+Task<Image::Dirty> Image::take_dirty(bool all) {
   Mutex::Lock lock = co_await metadata_.lock();
   Dirty dirty;
-  dirty.refcounts = refcounts_.take_dirty();
+  if (all || refcounts_.is_crowded()) dirty.refcounts = refcounts_.take_dirty();
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.blocks)
     filter_.add(geometry_.cluster_of(piece.at));
   dirty.l2 = l2_.take_dirty();
@@ -102,7 +143,9 @@ Task<Status> Image::flush_files() {
 
 Task<Status> Image::write_dirty(Dirty& dirty) {
   bool tables = !dirty.l2.pieces.empty() || !dirty.l1.empty();
-  Status status = co_await write_refcounts(dirty);
+  Status status;
+  if (tables && settings_.lazy_refcounts) status = co_await mark_dirty();
+  if (status.ok()) status = co_await write_refcounts(dirty);
   if (status.ok() && tables) status = co_await flush_files();
   if (status.ok() && tables) status = co_await write_tables(dirty);
   if (status.ok() && !dirty.freed.empty()) status = co_await flush_files();
@@ -190,14 +233,16 @@ Task<void> Image::release(const Freed& freed) {
 Task<Status> Image::settle() {
   Mutex::Lock lock = co_await writing_back_.lock();
   for (int round = 0; round < 8; ++round) {
-    Status status = co_await write_back_locked();
+    Status status = co_await write_back_locked(true);
     if (!status.ok()) co_return status;
     Mutex::Lock metadata = co_await metadata_.lock();
     bool clean = !refcounts_.is_dirty() && !l2_.is_dirty() && !l1_.is_dirty() &&
                  freed_clusters_ == 0 && retired_.empty();
     if (clean) break;
   }
-  co_return co_await flush_files();
+  Status status = co_await flush_files();
+  if (status.ok()) status = co_await mark_clean();
+  co_return status;
 }
 
 // The header is written whole: it lies in one cluster, of which the first sector holds all fields.
@@ -249,6 +294,7 @@ Task<Status> Image::before_first_write() {
     header_.autoclear &= kAutoclearKnown;
     status = co_await write_header();
   }
+  if (status.ok() && settings_.lazy_refcounts) status = co_await mark_dirty();
   if (status.ok()) announced_.store(true, std::memory_order_release);
   co_return status;
 }

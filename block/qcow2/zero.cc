@@ -10,7 +10,7 @@ namespace strata::qcow2 {
 
 // Partial subclusters only where they read as zeroes already; else the caller writes zero bytes.
 Task<Status> Image::write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap) {
-  if (is_unusable()) co_return Status::error(EIO);
+  if (is_unusable()) co_return unusable();
   Status status = co_await before_first_write();
   if (!status.ok()) co_return status;
   if (data_file_raw()) co_return co_await io::pwrite_zeroes(*data_, offset, bytes);
@@ -49,7 +49,7 @@ Task<Status> Image::write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap
 
 // Whole clusters only; the rest of the advice is not taken.
 Task<Status> Image::discard(uint64_t offset, uint64_t bytes) {
-  if (is_unusable()) co_return Status::error(EIO);
+  if (is_unusable()) co_return unusable();
   Status status = co_await before_first_write();
   if (!status.ok()) co_return status;
   uint64_t size_of_cluster = geometry_.cluster_size();

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Images whose header lies are refused as QEMU refuses them, at once and in little memory."""
+
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
+OURS = BUILD / "bin" / "compat" / "qemu-io"
+MOST_KIB = 64 * 1024
+MOST_SECONDS = 10
+
+pytestmark = pytest.mark.skipif(not OURS.exists() or shutil.which("qemu-io") is None,
+                                reason="needs strata-io and QEMU")
+
+BACKING_OFFSET, BACKING_SIZE, CLUSTER_BITS, SIZE, CRYPT = 8, 16, 20, 24, 32
+L1_SIZE, L1_OFFSET, TABLE_OFFSET, TABLE_CLUSTERS = 36, 40, 48, 56
+SNAPSHOTS, SNAPSHOTS_OFFSET = 60, 64
+INCOMPATIBLE, COMPATIBLE, AUTOCLEAR, ORDER, LENGTH, COMPRESSION = 72, 80, 88, 96, 100, 104
+EXTENSION = 112
+
+
+def u32(value):
+    return struct.pack(">I", value)
+
+
+def u64(value):
+    return struct.pack(">Q", value)
+
+
+# A name, and what is poked where.
+POKES = {
+    "no magic": [(0, b"QFX\xfb")],
+    "version 1": [(4, u32(1))],
+    "version 4": [(4, u32(4))],
+    "cluster of a byte": [(CLUSTER_BITS, u32(0))],
+    "cluster of 256 bytes": [(CLUSTER_BITS, u32(8))],
+    "cluster of 4 MiB": [(CLUSTER_BITS, u32(22))],
+    "cluster beyond a word": [(CLUSTER_BITS, u32(0xffffffff))],
+    "CVE-2014-0144 header length": [(LENGTH, u32(0xffffffff))],
+    "header length, signed": [(LENGTH, u32(0x7fffffff))],
+    "header too short": [(LENGTH, u32(72))],
+    "backing name behind the cluster": [(BACKING_OFFSET, u64(0xffffffffffffffff))],
+    "2ebafc854d extension length": [(EXTENSION, u32(0x12345678)), (EXTENSION + 4, u32(0x7fffffff))],
+    "extension length that wraps": [(EXTENSION, u32(0x12345678)), (EXTENSION + 4, u32(0xffffffff))],
+    "CVE-2014-0144 backing name length": [(BACKING_OFFSET, u64(0x1000)),
+                                          (BACKING_SIZE, u32(0xffffffff))],
+    "backing name of 1024 bytes": [(BACKING_OFFSET, u64(0x1000)), (BACKING_SIZE, u32(1024))],
+    "backing format of 16 bytes": [(EXTENSION, u32(0xe2792aca)), (EXTENSION + 4, u32(16))],
+    "CVE-2014-0144 refcount table size": [(TABLE_CLUSTERS, u32(0xffffffff))],
+    "refcount table a cluster too large": [(TABLE_CLUSTERS, u32(0x81))],
+    "no refcount table": [(TABLE_CLUSTERS, u32(0))],
+    "refcount table unaligned": [(TABLE_OFFSET, u64(0x1234567890abcdef))],
+    "refcount table beyond the end": [(TABLE_OFFSET, u64(0xffffffffffff0000)),
+                                      (TABLE_CLUSTERS, u32(0x7f))],
+    "CVE-2014-0144 snapshots": [(SNAPSHOTS, u32(0xffffffff))],
+    "CVE-2014-0146 snapshots without a table": [(SNAPSHOTS, u32(1))],
+    "snapshot table beyond the end": [(SNAPSHOTS_OFFSET, u64(0xffffffffffff0000)),
+                                      (SNAPSHOTS, u32(0xffff))],
+    "snapshot table unaligned": [(SNAPSHOTS_OFFSET, u64(0x1234567890abcdef))],
+    "CVE-2014-0143 L1 size": [(L1_SIZE, u32(0xffffffff))],
+    "L1 size, signed": [(L1_SIZE, u32(0x7fffffff))],
+    "L1 table beyond the end": [(L1_OFFSET, u64(0x7fffffffffff0000)), (L1_SIZE, u32(0xffff))],
+    "L1 table unaligned": [(L1_OFFSET, u64(0x1234567890abcdef)), (L1_SIZE, u32(1))],
+    "L1 table too small": [(L1_SIZE, u32(0))],
+    "size too large for the L1 table": [(SIZE, u64(1 << 62))],
+    "largest L1 table, which is not there": [(L1_SIZE, u32(4 << 20))],
+    "unknown encryption": [(CRYPT, u32(3))],
+    "luks without its header": [(CRYPT, u32(2))],
+    "refcounts of 128 bits": [(ORDER, u32(7))],
+    "refcounts beyond a word": [(ORDER, u32(0xffffffff))],
+    "unknown compression": [(COMPRESSION, b"\x02")],
+    "compression without its bit": [(COMPRESSION, b"\x01")],
+    "bit without its compression": [(INCOMPATIBLE, u64(8))],
+    "unknown feature": [(INCOMPATIBLE, u64(1 << 63))],
+    "unknown features": [(INCOMPATIBLE, u64(0x7ff0000000000000))],
+    "corrupt": [(INCOMPATIBLE, u64(2))],
+    "subclusters of 2 KiB hold": [(INCOMPATIBLE, u64(16))],
+    "subclusters too small": [(INCOMPATIBLE, u64(16)), (CLUSTER_BITS, u32(13))],
+    "data file without a name": [(INCOMPATIBLE, u64(4))],
+    "unknown autoclear and compatible features": [(AUTOCLEAR, u64(1 << 40)),
+                                                  (COMPATIBLE, u64(1 << 50))],
+}
+
+
+def make(path, pokes):
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "64M"], check=True,
+                   timeout=60)
+    with open(path, "r+b") as image:
+        for offset, data in pokes:
+            image.seek(offset)
+            image.write(data)
+
+
+def refusal(program, path, *options):
+    """(status, stderr) of a read, and what it cost: KiB."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen([program, "-f", "qcow2", *options, "-c", "read 0 512",
+                                    path.name],
+                                   cwd=path.parent, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        text = errors.read().decode(errors="replace")
+    assert usage.ru_utime + usage.ru_stime < MOST_SECONDS
+    return (process.returncode, text), usage.ru_maxrss
+
+
+@pytest.mark.parametrize("options", [[], ["-r"]], ids=["read-write", "read-only"])
+@pytest.mark.parametrize("name", POKES, ids=[name.replace(" ", "-") for name in POKES])
+def test_header_is_judged_as_qemu_does(tmp_path, name, options):
+    path = tmp_path / "disk.qcow2"
+    make(path, POKES[name])
+    before = path.read_bytes()
+    ours, memory = refusal(str(OURS), path, *options)
+    assert memory < MOST_KIB
+    path.write_bytes(before)
+    theirs, _ = refusal(shutil.which("qemu-io"), path, *options)
+    assert ours == theirs
