@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "block/crypto/luks_driver.h"
 #include "block/drivers/file/file.h"
 #include "block/drivers/nbd/nbd.h"
 #include "block/drivers/null/null.h"
@@ -12,9 +13,9 @@
 namespace strata {
 
 std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
-  static constexpr std::array<const DriverDescriptor*, 7> kDrivers{
-      &kFileDriver,   &kHostDeviceDriver, &kNbdDriver, &kNullAioDriver,
-      &kNullCoDriver, &kQcow2Driver,      &kRawDriver,
+  static constexpr std::array<const DriverDescriptor*, 8> kDrivers{
+      &kFileDriver,    &kHostDeviceDriver, &kLuksDriver,  &kNbdDriver,
+      &kNullAioDriver, &kNullCoDriver,     &kQcow2Driver, &kRawDriver,
   };
   return kDrivers;
 }

@@ -5,8 +5,8 @@
 
 #include <vector>
 
+#include "block/base/bytes.h"
 #include "block/base/result.h"
-#include "block/qcow2/format/bytes.h"
 #include "block/qcow2/format/header.h"
 
 namespace strata::qcow2 {

@@ -16,10 +16,10 @@
 #include <span>
 #include <vector>
 
+#include "block/base/bytes.h"
 #include "block/base/result.h"
 #include "block/coro/event.h"
 #include "block/coro/task.h"
-#include "block/qcow2/format/bytes.h"
 #include "block/qcow2/format/entries.h"
 
 namespace strata::qcow2 {

@@ -119,7 +119,7 @@ Task<Status> Image::read_unlocked(GuestOffset offset, IoVector into) {
 
 Task<Status> Image::read_run(const Run& run, GuestOffset offset, IoVector into) {
   if (const auto* data = run.get_if<Data>()) [[likely]]
-    return io::preadv(*data_, data->host.value, into);
+    return read_data(data->host, offset, into);
   if (run.get_if<Unallocated>() != nullptr) return read_backing(offset, into);
   if (const auto* compressed = run.get_if<Compressed>())
     return read_compressed(compressed->extent, geometry_.in_cluster(offset), into);

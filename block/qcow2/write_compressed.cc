@@ -16,7 +16,7 @@ namespace strata::qcow2 {
 // Whole clusters, but for the last of the disk.
 Task<Status> Image::write_compressed(uint64_t offset, IoVector from) {
   if (is_unusable()) co_return Status::error(EIO);
-  if (has_data_file()) co_return Status::error(ENOTSUP);
+  if (has_data_file() || encryption_) co_return Status::error(ENOTSUP);
   if (geometry_.in_cluster(GuestOffset(offset)) != 0) co_return Status::error(EINVAL);
   Status status = co_await before_first_write();
   Epochs::Pass pass = epochs_.enter();
