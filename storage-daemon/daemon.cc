@@ -34,9 +34,10 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
       nbd_(exports_, passed_),
       commands_(make_command_table()),
       command_trace_(commands_) {
-  layer_.set_surroundings({.passed_fds = &passed_, .find_tls_credentials = [this](const auto& id) {
-                             return objects_.find_tls_credentials(id);
-                           }});
+  layer_.set_surroundings(
+      {.passed_fds = &passed_,
+       .find_tls_credentials = [this](const auto& id) { return objects_.find_tls_credentials(id); },
+       .find_secret = [this](std::string_view id) { return objects_.find_secret(id); }});
   layer_.keep_bitmaps_ahead();
 }
 

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "block/crypto/luks_driver.h"
 #include "block/drivers/blkdebug/blkdebug.h"
 #include "block/drivers/copy_on_read.h"
 #include "block/drivers/file/file.h"
@@ -15,8 +16,8 @@ namespace strata {
 
 std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
   static constexpr std::array kDrivers{
-      &kBlkdebugDriver, &kCopyOnReadDriver, &kFileDriver,  &kHostDeviceDriver, &kNbdDriver,
-      &kNullAioDriver,  &kNullCoDriver,     &kQcow2Driver, &kRawDriver,
+      &kBlkdebugDriver, &kCopyOnReadDriver, &kFileDriver,   &kHostDeviceDriver, &kLuksDriver,
+      &kNbdDriver,      &kNullAioDriver,    &kNullCoDriver, &kQcow2Driver,      &kRawDriver,
   };
   return kDrivers;
 }

@@ -54,6 +54,13 @@ NodePtr BlockLayer::lookup_node(std::string_view name) const {
   throw Error("Cannot find device='{}' nor node-name='{}'", name, name);
 }
 
+std::string BlockLayer::secret(std::string_view id) const {
+  std::optional<std::string> found =
+      surroundings_.find_secret ? surroundings_.find_secret(id) : std::nullopt;
+  if (!found) throw Error("No secret with id '{}'", id);
+  return std::move(*found);
+}
+
 bool BlockLayer::is_monitor_node(const Node& node) const noexcept {
   return std::any_of(monitor_nodes_.begin(), monitor_nodes_.end(),
                      [&](const NodePtr& owned) { return owned.get() == &node; });

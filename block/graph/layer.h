@@ -6,6 +6,7 @@
 #include <boost/json/object.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,6 +27,8 @@ struct Surroundings {
   PassedFds* passed_fds = nullptr;
   // The user's object of that id; throws Error where there is none.
   std::function<std::shared_ptr<TlsCredentials>(const std::string& id)> find_tls_credentials;
+  // The bytes that a secret object holds; nothing where there is none of that id.
+  std::function<std::optional<std::string>(std::string_view id)> find_secret;
 };
 
 // News for the monitors: the event's name and its data. Called in the main loop.
@@ -63,6 +66,9 @@ class BlockLayer {
   std::string generate_node_name();
   // Throws for a name that is not well-formed or taken.
   void check_node_name(std::string_view name) const;
+
+  // The bytes of a secret that options name. Throws "No secret with id '...'".
+  std::string secret(std::string_view id) const;
 
   // Any thread. In the main loop, the sink is called at once; from elsewhere, on a later turn.
   void emit(std::string_view event, boost::json::object data);

@@ -28,6 +28,8 @@ struct NodeOptions {
   bool cache_no_flush = false;
   bool discard_unmap = false;
   bool force_share = false;
+  // Opened to be told of: what would need a key does without, and is not read.
+  bool no_io = false;
   qapi::BlockdevDetectZeroesOptions detect_zeroes = qapi::BlockdevDetectZeroesOptions::off;
 };
 

@@ -81,6 +81,7 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
   inherited.cache_direct = parent.cache_direct;
   inherited.cache_no_flush = parent.cache_no_flush;
   inherited.force_share = parent.force_share;
+  inherited.no_io = parent.no_io;
   inherited.discard_unmap = true;
   if (roles.has(ChildRole::cow)) {
     inherited.read_only = true;
@@ -92,11 +93,13 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
 }
 
 Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
-                        bool to_check) {
+                        OpenFor purpose) {
   NodeOptions in_force = effective_options(options);
+  in_force.no_io = purpose == OpenFor::description;
   trace_bdrv_open_common("node {} driver {}", options.node_name.value_or(""),
                          to_string(options.driver));
-  co_return co_await NodeOpener(loop, layer).open(std::move(options), in_force, to_check);
+  co_return co_await NodeOpener(loop, layer)
+      .open(std::move(options), in_force, purpose == OpenFor::check);
 }
 
 Task<Edge*> OpenContext::open_child(const qapi::BlockdevRef& reference, std::string name,

@@ -30,10 +30,13 @@ struct OpenContext {
   Task<Edge*> open_child(const qapi::BlockdevRef& reference, std::string name, ChildRoles roles);
 };
 
+// What for: requests; a check (see OpenContext); or only to be told of, without a key.
+enum class OpenFor : uint8_t { use, check, description };
+
 // Opens a node and all that its options define inline. The result is held by the caller alone.
-// Throws Error, with nothing left behind. `to_check`: see OpenContext.
+// Throws Error, with nothing left behind.
 Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
-                        bool to_check = false);
+                        OpenFor purpose = OpenFor::use);
 
 // What the options say about a node, over what a child inherits from its parent.
 NodeOptions effective_options(const qapi::BlockdevOptions& options);

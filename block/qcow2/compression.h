@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <optional>
 
+#include "block/base/bytes.h"
 #include "block/base/result.h"
-#include "block/qcow2/format/bytes.h"
 #include "block/qcow2/format/header.h"
 
 namespace strata::qcow2 {

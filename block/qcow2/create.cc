@@ -52,6 +52,12 @@ void check_version_2(const Options& options) {
     refuse("Non-zlib compression type is");
 }
 
+// What can be refused before anything is touched.
+void check_encryption(const qapi::QCryptoBlockCreateOptions& encrypt) {
+  if (const auto* luks = encrypt.get_if<qapi::QCryptoBlockCreateOptionsLUKS>())
+    (void)crypto::plan_luks_header(crypto::parameters_of(*luks), false);
+}
+
 void check_combinations(const Options& options, bool v3) {
   auto preallocation = options.preallocation.value_or(qapi::PreallocMode::off);
   bool subclusters = options.extended_l2.value_or(false);
@@ -68,7 +74,7 @@ void check_combinations(const Options& options, bool v3) {
     throw Error("data-file-raw requires data-file");
   if (options.data_file_raw.value_or(false) && options.backing_file)
     throw Error("Backing file and data-file-raw cannot be used at the same time");
-  if (options.encrypt) throw Error("Encrypted qcow2 images are not supported");
+  if (options.encrypt) check_encryption(*options.encrypt);
 }
 
 Header header_of(const Options& options) {
@@ -141,6 +147,7 @@ Task<void> create_on(Backend& file, Backend* data, const Options& options) {
   co_await image.load(file.root(), {.read_write = true});
   if (data != nullptr) image.use_data_file(data->root());
   image.configure(settings_of({}, image.header()));
+  if (options.encrypt) co_await image.create_encryption(*options.encrypt);
   TruncateOptions truncate;
   truncate.preallocation = options.preallocation.value_or(qapi::PreallocMode::off);
   if (options.size != 0) co_await image.resize(options.size, truncate);

@@ -27,6 +27,7 @@
 #include "block/graph/driver.h"
 #include "block/graph/edge.h"
 #include "block/graph/node.h"
+#include "block/qcow2/encryption.h"
 #include "block/qcow2/epochs.h"
 #include "block/qcow2/format/bitmaps.h"
 #include "block/qcow2/format/header.h"
@@ -79,6 +80,8 @@ class Image {
   Task<void> load(Edge& file, OpenAs as);
   // After load(), before requests: where guest data is, and how much memory may be used.
   void use_data_file(Edge& data) noexcept;
+  // After load(): the key, where guest data is encrypted.
+  Task<void> open_encryption(const std::optional<qapi::BlockdevQcow2Encryption>& options);
   void configure(const Settings& settings);
   Task<void> load_snapshots();
   Task<void> load_bitmap_directory();
@@ -91,6 +94,7 @@ class Image {
   const std::vector<BitmapEntry>& bitmaps() const noexcept { return bitmaps_; }
   const Settings& settings() const noexcept { return settings_; }
   Node& node() const noexcept { return node_; }
+  const Encryption& encryption() const noexcept { return encryption_; }
   uint64_t size() const noexcept { return size_.load(std::memory_order_acquire); }
   bool has_data_file() const noexcept { return header_.has(kIncompatibleDataFile); }
   bool data_file_raw() const noexcept { return (header_.autoclear & kAutoclearDataFileRaw) != 0; }
@@ -134,6 +138,10 @@ class Image {
   Task<void> show_snapshot(size_t index);
   // How densely compressed clusters are packed; see compress_cluster().
   void set_compression_level(std::optional<int> level) noexcept { compression_level_ = level; }
+  // Of an image without data yet, whose guest data is encrypted from then on. Throws.
+  Task<void> create_encryption(const qapi::QCryptoBlockCreateOptions& options);
+  // Throws.
+  Task<void> amend_encryption(const qapi::QCryptoBlockAmendOptionsLUKS& options, bool force);
   // Maps all of [from, to) to clusters of its own, which read as they did.
   Task<Status> preallocate(uint64_t from, uint64_t to);
   Task<void> preallocate_file(qapi::PreallocMode mode);
@@ -159,7 +167,8 @@ class Image {
     ByteRange unit;   // what is written and locked: whole subclusters, or clusters to replace
     GuestCluster first;
     uint64_t clusters = 0;
-    HostOffset reserved;  // Way::reserved: the cluster
+    HostOffset reserved;     // Way::reserved: the cluster
+    bool as_zeroes = false;  // the clusters are linked, but read as zeroes whatever is in them
   };
 
   Task<void> load_tables();
@@ -167,6 +176,16 @@ class Image {
   Task<Status> load_refcounts();
   // The first `count` entries. To repair: leaves out what is too much. Throws Error.
   Task<SnapshotTable> read_snapshots(uint64_t count, bool repair);
+
+  // guest data, which may be encrypted
+  Task<Status> read_data(HostOffset host, GuestOffset guest, IoVector into) {
+    if (encryption_) return encryption_.read(*data_, host, guest, into);
+    return io::preadv(*data_, host.value, into);
+  }
+  Task<Status> write_data(HostOffset host, GuestOffset guest, IoVector from) {
+    if (encryption_) return encryption_.write(*data_, host, guest, from);
+    return io::pwritev(*data_, host.value, from);
+  }
 
   // mapping and reading (read.cc)
   MappingRules rules() const noexcept { return {geometry_, header_.version, has_data_file()}; }
@@ -191,7 +210,7 @@ class Image {
   Task<Status> write_announced(uint64_t offset, IoVector from);
   Task<Status> write_mapped(uint64_t offset, IoVector from);
   Task<Result<uint64_t>> write_somewhere(GuestOffset offset, IoVector from);
-  Task<Status> write_in_place(HostOffset host, IoVector from);
+  Task<Status> write_in_place(HostOffset host, GuestOffset guest, IoVector from);
   Plan plan_write(GuestOffset offset, uint64_t bytes, std::span<const L2Entry> entries) const;
   Way way_of(const L2Entry& entry, ByteRange in_cluster) const noexcept;
   Task<Status> read_entries(GuestCluster first, std::span<L2Entry> entries);
@@ -297,6 +316,7 @@ class Image {
   Edge* data_ = nullptr;
   Header header_;
   Extensions extensions_;
+  Encryption encryption_;
   Geometry geometry_;
   std::string backing_name_;
   std::vector<Snapshot> snapshots_;

@@ -3,8 +3,8 @@
 // The file below an image, for its metadata.
 #pragma once
 
+#include "block/base/bytes.h"
 #include "block/io/request.h"
-#include "block/qcow2/format/bytes.h"
 #include "block/qcow2/format/geometry.h"
 
 namespace strata::qcow2 {

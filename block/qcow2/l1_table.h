@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "block/qcow2/format/bytes.h"
+#include "block/base/bytes.h"
 #include "block/qcow2/format/entries.h"
 
 namespace strata::qcow2 {

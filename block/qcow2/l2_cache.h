@@ -22,9 +22,9 @@
 #include <span>
 #include <vector>
 
+#include "block/base/bytes.h"
 #include "block/coro/executor.h"
 #include "block/qcow2/compact_slices.h"
-#include "block/qcow2/format/bytes.h"
 #include "block/qcow2/format/entries.h"
 #include "block/qcow2/slice_memory.h"
 

@@ -60,7 +60,6 @@ Task<void> Image::load(Edge& file, OpenAs as) {
   size_ = header_.size;
   if (header_.crypt_method == static_cast<uint32_t>(CryptMethod::luks) && !extensions_.crypto)
     throw Error("Missing CRYPTO header for crypt method {}", header_.crypt_method);
-  if (header_.crypt_method != 0) throw Error("Encrypted qcow2 images are not supported");
   if (data_file_raw() && !has_data_file()) throw Error("data-file-raw requires a data file");
   co_await load_tables();
 }

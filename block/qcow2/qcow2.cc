@@ -9,6 +9,7 @@
 
 #include "block/base/error.h"
 #include "block/base/log.h"
+#include "block/crypto/amend.h"
 #include "block/graph/open.h"
 #include "block/qcow2/backing.h"
 #include "block/qcow2/bitmaps.h"
@@ -23,7 +24,7 @@ namespace {
 
 using qcow2::Image;
 
-class Qcow2Driver final : public Driver {
+class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
  public:
   using Driver::Driver;
 
@@ -72,12 +73,28 @@ class Qcow2Driver final : public Driver {
   Limits limits(const Limits& of_children) const noexcept override {
     Limits limits = of_children;
     const qcow2::Geometry& geometry = image_->geometry();
+    if (image_->encryption()) limits.request_alignment = crypto::kSectorBytes;
     limits.pwrite_zeroes_alignment = static_cast<uint32_t>(geometry.subcluster_size());
     limits.pdiscard_alignment = static_cast<uint32_t>(geometry.cluster_size());
     limits.max_transfer = limits.max_pdiscard = limits.max_pwrite_zeroes = 0;
     return limits;
   }
-  bool has_zero_init() const noexcept override { return node().backing() == nullptr; }
+  bool has_zero_init() const noexcept override {
+    // Version 2 cannot tell that what is preallocated is no data yet.
+    bool garbled = image_->encryption() && image_->header().version < 3;
+    return node().backing() == nullptr && !garbled;
+  }
+  bool is_encrypted() const noexcept override { return static_cast<bool>(image_->encryption()); }
+  boost::json::object strong_options() const override {
+    boost::json::object options;
+    const std::optional<std::string>& secret = image_->encryption().key_secret();
+    if (secret) options["encrypt.key-secret"] = *secret;
+    return options;
+  }
+  Task<void> amend_encryption(MainLoop&, const qapi::QCryptoBlockAmendOptionsLUKS& options,
+                              bool force) override {
+    return image_->amend_encryption(options, force);
+  }
 
   Task<Status> close(MainLoop&) override {
     if (!node().is_writable() || image_->is_unusable()) co_return Status();
@@ -151,6 +168,7 @@ class Qcow2Driver final : public Driver {
     auto image = std::make_unique<Image>(node());
     bool writable = may_write();
     co_await image->load(*file_, {.read_write = writable, .repairing = to_check_});
+    co_await image->open_encryption(options_.encrypt);
     image->configure(qcow2::settings_of(options_, image->header()));
     if (!to_check_) co_await image->load_snapshots();
     co_await image->load_bitmap_directory();
@@ -212,9 +230,12 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t by
   BlockStatus status;
   status.bytes = run->bytes;
   if (const auto* data = run->get_if<qcow2::Data>()) {
-    status.flags = {StatusFlag::data, StatusFlag::offset_valid, StatusFlag::recurse};
-    status.map_offset = data->host.value;
-    status.file = data_ != nullptr ? &data_->node() : &file_->node();
+    status.flags = StatusFlag::data;
+    if (!image_->encryption()) {
+      status.flags |= {StatusFlag::offset_valid, StatusFlag::recurse};
+      status.map_offset = data->host.value;
+      status.file = data_ != nullptr ? &data_->node() : &file_->node();
+    }
   } else if (run->get_if<qcow2::Zero>() != nullptr) {
     status.flags = StatusFlag::zero;
   } else if (run->get_if<qcow2::Compressed>() != nullptr) {
@@ -225,6 +246,15 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t by
   co_return status;
 }
 
+void describe_encryption(const qcow2::Encryption& encryption, qapi::ImageInfoSpecificQCow2& out) {
+  if (!encryption) return;
+  out.encrypt.emplace();
+  if (encryption.luks() == nullptr)
+    return out.encrypt->select(qapi::BlockdevQcow2EncryptionFormat::aes);
+  out.encrypt->select(qapi::BlockdevQcow2EncryptionFormat::luks);
+  *out.encrypt->get_if<qapi::QCryptoBlockInfoLUKS>() = encryption.luks()->info();
+}
+
 std::unique_ptr<qapi::ImageInfoSpecific> Qcow2Driver::specific_info() const {
   const qcow2::Header& header = image_->header();
   auto info = std::make_unique<qapi::ImageInfoSpecific>();
@@ -233,6 +263,7 @@ std::unique_ptr<qapi::ImageInfoSpecific> Qcow2Driver::specific_info() const {
   data.refcount_bits = image_->geometry().refcount_bits();
   data.compression_type = header.compression_type == 0 ? qapi::Qcow2CompressionType::zlib
                                                        : qapi::Qcow2CompressionType::zstd;
+  describe_encryption(image_->encryption(), data);
   if (header.version < 3) {
     data.compat = "0.10";
     return info;

@@ -157,10 +157,10 @@ Task<Status> Image::read_unlocked(GuestOffset offset, IoVector into) {
 
 Task<Status> Image::read_run(const Run& run, GuestOffset offset, IoVector into) {
   if (const auto* data = run.get_if<Data>()) [[likely]] {
-    if (file_.edge().node().io().hears_events) [[unlikely]]
+    if (file_.edge().node().io().hears_events && !encryption_) [[unlikely]]
       return read_after_event(file_.edge(), BlkdebugEvent::read_aio, *data_, data->host.value,
                               into);
-    return io::preadv(*data_, data->host.value, into);
+    return read_data(data->host, offset, into);
   }
   if (run.get_if<Unallocated>() != nullptr) return read_backing(offset, into);
   if (const auto* compressed = run.get_if<Compressed>())

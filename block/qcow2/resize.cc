@@ -153,6 +153,7 @@ Task<Status> Image::preallocate(uint64_t from, uint64_t to) {
     if (first != last) {
       Plan plan;
       plan.way = Way::fresh;
+      plan.as_zeroes = static_cast<bool>(encryption_) && header_.version >= 3;
       plan.first = at + static_cast<uint64_t>(first - entries.begin());
       plan.clusters = static_cast<uint64_t>(last - first);
       plan.range = plan.unit = {geometry_.offset_of(plan.first).value,

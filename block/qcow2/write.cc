@@ -71,7 +71,7 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
   Result<Run> run = co_await lookup(offset, from.size());
   if (!run) co_return run.status();
   if (const auto* data = run->get_if<Data>(); data != nullptr && data->in_place) {
-    Status status = co_await write_in_place(data->host, from.slice(0, run->bytes));
+    Status status = co_await write_in_place(data->host, offset, from.slice(0, run->bytes));
     if (!status.ok()) co_return status;
     co_return run->bytes;
   }
@@ -102,11 +102,11 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
   co_return co_await write_planned(plan, from);
 }
 
-Task<Status> Image::write_in_place(HostOffset host, IoVector from) {
+Task<Status> Image::write_in_place(HostOffset host, GuestOffset guest, IoVector from) {
   Status status = co_await check_in_place(host, from.size());
   if (!status.ok()) co_return status;
   co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
-  co_return co_await io::pwritev(*data_, host.value, from);
+  co_return co_await write_data(host, guest, from);
 }
 
 Task<Status> Image::read_entries(GuestCluster first, std::span<L2Entry> entries) {
@@ -247,7 +247,8 @@ Task<bool> Image::edge_is_zero(ByteRange range) {
 // Writes the data, and around it what makes its first and last unit whole. `host` is where the
 // plan's first cluster goes; `fresh`: it reads as zeroes as it is.
 Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fresh, IoVector from) {
-  fresh = fresh && file_.edge().node().driver().has_zero_init();
+  // Zeroes that have not been encrypted are none for the guest.
+  fresh = fresh && !encryption_ && file_.edge().node().driver().has_zero_init();
   ByteRange head{plan.unit.offset, plan.range.offset - plan.unit.offset};
   ByteRange tail{plan.range.end(), plan.unit.end() - plan.range.end()};
   bool zero_head = head.empty() || co_await edge_is_zero(head);
@@ -257,7 +258,7 @@ Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fre
   HostOffset at = host + (head.offset - geometry_.offset_of(plan.first).value);
   if (head.empty() && tail.empty()) {
     co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
-    co_return co_await io::pwritev(*data_, at.value, from);
+    co_return co_await write_data(at, GuestOffset(head.offset), from);
   }
 
   AlignedBuffer edges(head.bytes + tail.bytes);
@@ -278,11 +279,12 @@ Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fre
   if (head.empty()) all = all.subspan(1);
   if (tail.empty()) all = all.first(all.size() - 1);
   co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
-  co_return co_await io::pwritev(*data_, at.value, IoVector(all));
+  co_return co_await write_data(at, GuestOffset(head.offset), IoVector(all));
 }
 
 L2Entry Image::linked_entry(const Plan& plan, const L2Entry& old, GuestCluster cluster,
                             HostOffset host) const noexcept {
+  if (plan.as_zeroes) return L2Entry::zero(host, true, geometry_);
   L2Entry entry = L2Entry::data(host, geometry_);
   if (!geometry_.extended_l2() || plan.way == Way::replace) return entry;
   uint64_t start = geometry_.offset_of(cluster).value;

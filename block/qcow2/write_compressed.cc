@@ -39,7 +39,7 @@ struct Image::Packing {
 // Whole clusters, but for the last of the disk.
 Task<Status> Image::write_compressed(uint64_t offset, IoVector from) {
   if (is_unusable()) co_return unusable();
-  if (has_data_file()) co_return Status::error(ENOTSUP);
+  if (has_data_file() || encryption_) co_return Status::error(ENOTSUP);
   if (geometry_.in_cluster(GuestOffset(offset)) != 0) co_return Status::error(EINVAL);
   bool whole = from.size() % geometry_.cluster_size() == 0 || offset + from.size() >= size();
   if (!whole) co_return Status::error(EINVAL);

@@ -13,6 +13,7 @@ Task<Status> Image::write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap
   if (is_unusable()) co_return unusable();
   Status status = co_await before_first_write();
   if (!status.ok()) co_return status;
+  if (data_file_raw() && encryption_) co_return Status::error(ENOTSUP);
   if (data_file_raw()) co_return co_await io::pwrite_zeroes(*data_, offset, bytes);
   ByteRange range{offset, bytes};
   uint64_t unit = geometry_.subcluster_size();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <algorithm>
 
+#include "block/base/base64.h"
 #include "block/base/error.h"
 #include "qapi/commands_char.h"
-#include "storage-daemon/base64.h"
 #include "storage-daemon/chardev/pty.h"
 #include "storage-daemon/chardev/registry.h"
 #include "storage-daemon/chardev/ringbuf.h"

@@ -59,6 +59,12 @@ UserObject* ObjectRegistry::find(std::string_view id) const noexcept {
   return nullptr;
 }
 
+std::optional<std::string> ObjectRegistry::find_secret(std::string_view id) const {
+  const auto* secret = find_as<SecretObject>(id);
+  if (secret == nullptr) return std::nullopt;
+  return secret->value();
+}
+
 std::unique_ptr<UserObject> ObjectRegistry::make(MainLoop& loop,
                                                  const qapi::ObjectOptions& options) const {
   switch (options.qom_type) {
@@ -75,7 +81,7 @@ std::unique_ptr<UserObject> ObjectRegistry::make(MainLoop& loop,
     case ObjectType::secret:
       return std::make_unique<SecretObject>(
           options.id, *options.get_if<qapi::SecretProperties>(),
-          [this](std::string_view id) { return find_as<SecretObject>(id); });
+          [this](std::string_view id) { return find_secret(id); });
     case ObjectType::throttle_group:
       return std::make_unique<ThrottleGroupObject>(
           options.id, *options.get_if<qapi::ThrottleGroupProperties>());

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,6 +39,8 @@ class ObjectRegistry {
   }
   // Throws Error where there are none of that id.
   std::shared_ptr<TlsCredentials> find_tls_credentials(std::string_view id) const;
+  // The bytes that the secret holds; nothing where there is no secret of that id.
+  std::optional<std::string> find_secret(std::string_view id) const;
   const std::vector<std::unique_ptr<UserObject>>& all() const noexcept { return objects_; }
 
  private:

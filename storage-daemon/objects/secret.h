@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <functional>
 #include <string>
 
-#include "qapi/types_crypto.h"
+#include "block/crypto/secret.h"
 #include "storage-daemon/objects/object.h"
 
 namespace strata {
@@ -12,10 +11,9 @@ namespace strata {
 // A password or key, given inline or in a file, perhaps itself encrypted with another secret.
 class SecretObject final : public UserObject {
  public:
-  using Find = std::function<const SecretObject*(std::string_view id)>;
-
   // Throws Error.
-  SecretObject(std::string id, const qapi::SecretProperties& options, const Find& find);
+  SecretObject(std::string id, const qapi::SecretProperties& options,
+               const crypto::FindSecret& find);
   ~SecretObject() override;
 
   // The secret itself: decoded and decrypted bytes.
@@ -31,8 +29,5 @@ class SecretObject final : public UserObject {
   qapi::SecretProperties options_;
   std::string value_;
 };
-
-// AES-256 in CBC mode with PKCS#7 padding; the key has 32 bytes. Throws Error with QEMU's texts.
-std::string decrypt_secret(std::string ciphertext, const std::string& key, const std::string& iv);
 
 }  // namespace strata

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "block/base/bytes.h"
 #include "block/drivers/filename.h"
 #include "block/drivers/probe.h"
 #include "block/drivers/raw/raw.h"
@@ -77,11 +78,14 @@ class Opener {
       if (!options_.contains("file")) throw Error("Must specify either driver or file");
       co_await guess_format();
     }
+    co_await name_encryption();
     apply_flags(options_, true);
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
     if (flags_.no_backing) leave_out_backing(typed);
-    NodePtr node =
-        co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), flags_.to_check);
+    OpenFor purpose = flags_.to_check ? OpenFor::check
+                      : flags_.no_io  ? OpenFor::description
+                                      : OpenFor::use;
+    NodePtr node = co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), purpose);
     if (guessed_ && node->format_name() == "raw") guard_guessed_format(*node);
     co_return node;
   }
@@ -131,6 +135,35 @@ class Opener {
   // Opens the protocol node, looks at its first bytes, and refers to it from then on: what is
   // judged is what is used.
   Task<void> guess_format() {
+    std::array<std::byte, kProbeBytes> header{};
+    size_t size = co_await look_at_file(header);
+    std::string_view format = probe_format({header.data(), size});
+    if (find_driver(tool_.layer(), format) == nullptr)
+      throw Error("Image is in {} format, which is not built", format);
+    guessed_ = true;
+    if (format == "raw" && flags_.writable && flags_.warn_of_guess) warn_of_guess();
+    options_["driver"] = std::string(format);
+  }
+
+  // "encrypt.key-secret" alone leaves it to the image which encryption it has; of an image without
+  // encryption it says nothing.
+  Task<void> name_encryption() {
+    if (member_string(options_, "driver") != "qcow2") co_return;
+    const object* encrypt = member_object(options_, "encrypt");
+    if (encrypt == nullptr || encrypt->contains("format")) co_return;
+    std::array<std::byte, kProbeBytes> header{};
+    if (file_)
+      co_await read_header(header);
+    else
+      co_await look_at_file(header);
+    auto method = load_be<uint32_t>(header, 32);
+    if (method == 1 || method == 2)
+      child_of(options_, "encrypt")["format"] = method == 1 ? "aes" : "luks";
+    else
+      options_.erase("encrypt");
+  }
+
+  Task<size_t> look_at_file(std::span<std::byte> header) {
     const object* file_options = member_object(options_, "file");
     if (file_options == nullptr) {
       if (!options_["file"].is_string()) throw Error("Must specify either driver or file");
@@ -143,15 +176,8 @@ class Opener {
       apply_flags(below, false);
       file_ = co_await open_options(std::move(below));
     }
-    std::array<std::byte, kProbeBytes> header{};
-    size_t size = co_await read_header(header);
-    std::string_view format = probe_format({header.data(), size});
-    if (find_driver(tool_.layer(), format) == nullptr)
-      throw Error("Image is in {} format, which is not built", format);
-    guessed_ = true;
-    if (format == "raw" && flags_.writable && flags_.warn_of_guess) warn_of_guess();
-    options_["driver"] = std::string(format);
     options_["file"] = file_->name();
+    co_return co_await read_header(header);
   }
 
   Task<size_t> read_header(std::span<std::byte> header) {

@@ -38,6 +38,8 @@ struct OpenFlags {
   bool no_backing = false;
   // For whoever checks the image: see OpenContext.
   bool to_check = false;
+  // Only to be described: no key is needed for an encrypted image.
+  bool no_io = false;
   // Writes go to a temporary overlay.
   bool snapshot = false;
   // False: a format that has to be guessed is not warned of.

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace strata::tools {
 
 // The argument of --object: an object that images refer to, such as a secret. Throws Error.
 void define_object(const std::string& definition);
+
+// What a secret defined so far holds; nothing where there is none of that id.
+std::optional<std::string> find_defined_secret(std::string_view id);
 
 }  // namespace strata::tools

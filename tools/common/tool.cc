@@ -5,6 +5,7 @@
 
 #include "block/drivers/builtin.h"
 #include "tools/common/access_objects.h"
+#include "tools/common/objects.h"
 #include "tools/common/version.h"
 
 namespace strata::tools {
@@ -27,8 +28,9 @@ Tool::Tool(std::string_view argv0)
       loop_(context_),
       layer_(loop_, builtin_drivers(), nullptr) {
   set_program_name(argv0);
-  layer_.set_surroundings(
-      {.passed_fds = &passed_fds_, .find_tls_credentials = find_defined_credentials});
+  layer_.set_surroundings({.passed_fds = &passed_fds_,
+                           .find_tls_credentials = find_defined_credentials,
+                           .find_secret = find_defined_secret});
 }
 
 void report(const Error& error) {

@@ -112,7 +112,7 @@ class ImageMaker {
     CreateValues below;
     std::span<const CreateOption> own = create_table(format_);
     for (auto value = values_.begin(); value != values_.end();) {
-      if (is_in(own, value->first)) {
+      if (is_in(own, value->first) || is_taken_silently(value->first)) {
         ++value;
         continue;
       }
@@ -120,6 +120,11 @@ class ImageMaker {
       value = values_.erase(value);
     }
     return below;
+  }
+
+  // Room for the whole of a LUKS volume is made once its header's size is known.
+  bool is_taken_silently(std::string_view name) const noexcept {
+    return format_ == "luks" && name == "preallocation";
   }
 
   Task<void> make_file(std::string name, CreateValues values) {

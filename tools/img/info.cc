@@ -65,6 +65,7 @@ Task<int> run_info(Images& images, Words& words) {
   std::vector<std::string> rest = words.rest();
   if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
   flags.no_backing = !whole_chain;
+  flags.no_io = true;
   Backend* image = co_await images.open(rest[0], format, image_options, flags);
   std::vector<qapi::BlockGraphInfo> chain;
   for (const Node* node = &image->node(); node != nullptr; node = node->backing()) {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "block/qcow2/format/bytes.h"
+#include "block/base/bytes.h"
 #include "block/qcow2/format/geometry.h"
 
 namespace strata::qcow2 {

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "block/qcow2/format/bytes.h"
+#include "block/base/bytes.h"
 #include "block/qcow2/format/geometry.h"
 
 namespace strata::qcow2 {

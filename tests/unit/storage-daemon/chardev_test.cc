@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <catch2/catch.hpp>
 
+#include "block/base/base64.h"
 #include "block/base/error.h"
-#include "storage-daemon/base64.h"
 #include "storage-daemon/chardev/options.h"
 #include "storage-daemon/chardev/registry.h"
 #include "storage-daemon/chardev/ringbuf.h"

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <catch2/catch.hpp>
 
+#include "block/base/base64.h"
 #include "block/base/error.h"
 #include "block/base/throttle.h"
 #include "block/base/trace.h"
-#include "storage-daemon/base64.h"
 #include "storage-daemon/objects/secret.h"
 #include "storage-daemon/objects/throttle_group.h"
 #include "storage-daemon/program/trace_option.h"
@@ -27,21 +27,21 @@ const std::string kIv(16, '\0');
 
 TEST_CASE("a secret is decrypted", "[storage-daemon]") {
   // openssl enc -aes-256-cbc of "hello" with this key and vector.
-  CHECK(decrypt_secret(decode_base64("0KV99uNYruGR2PcDDfDCfw=="), kKey, kIv) == "hello");
+  CHECK(crypto::decrypt_secret(decode_base64("0KV99uNYruGR2PcDDfDCfw=="), kKey, kIv) == "hello");
 }
 
 TEST_CASE("what cannot be decrypted says why", "[storage-daemon]") {
-  CHECK(error_of([] { decrypt_secret("abc", kKey, kIv); }) ==
+  CHECK(error_of([] { crypto::decrypt_secret("abc", kKey, kIv); }) ==
         "Length 3 must be a multiple of block size 16");
-  CHECK(error_of([] { decrypt_secret(std::string(16, 'x'), kKey, "short"); }) ==
+  CHECK(error_of([] { crypto::decrypt_secret(std::string(16, 'x'), kKey, "short"); }) ==
         "IV should be 16 bytes in length not 5");
-  CHECK(error_of([] { decrypt_secret(std::string(16, '\0'), kKey, kIv); }) ==
+  CHECK(error_of([] { crypto::decrypt_secret(std::string(16, '\0'), kKey, kIv); }) ==
         "Incorrect number of padding bytes (111) found on decrypted data");
-  CHECK_THROWS_AS(decrypt_secret("", kKey, kIv), Error);
+  CHECK_THROWS_AS(crypto::decrypt_secret("", kKey, kIv), Error);
 }
 
 TEST_CASE("a secret may be encrypted with another", "[storage-daemon]") {
-  auto none = [](std::string_view) -> const SecretObject* { return nullptr; };
+  auto none = [](std::string_view) -> std::optional<std::string> { return std::nullopt; };
   qapi::SecretProperties plain;
   plain.data = kKey;
   SecretObject key("k", plain, none);
@@ -50,11 +50,14 @@ TEST_CASE("a secret may be encrypted with another", "[storage-daemon]") {
   sealed.format = qapi::QCryptoSecretFormat::base64;
   sealed.keyid = "k";
   sealed.iv = "AAAAAAAAAAAAAAAAAAAAAA==";
-  SecretObject secret("s", sealed, [&](std::string_view id) { return id == "k" ? &key : nullptr; });
+  auto only_key = [&](std::string_view id) {
+    return id == "k" ? std::optional(key.value()) : std::nullopt;
+  };
+  SecretObject secret("s", sealed, only_key);
   CHECK(secret.value() == "hello");
   CHECK(error_of([&] { SecretObject("s", sealed, none); }) == "No secret with id 'k'");
   sealed.iv.reset();
-  CHECK(error_of([&] { SecretObject("s", sealed, [&](std::string_view) { return &key; }); }) ==
+  CHECK(error_of([&] { SecretObject("s", sealed, only_key); }) ==
         "IV is required to decrypt secret");
 }
 

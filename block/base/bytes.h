@@ -13,7 +13,7 @@
 #include <utility>
 #include <variant>
 
-namespace strata::qcow2 {
+namespace strata {
 
 using ConstBytes = std::span<const std::byte>;
 using Bytes = std::span<std::byte>;
@@ -77,4 +77,4 @@ class [[nodiscard]] Decoded {
   std::variant<T, FormatError> value_;
 };
 
-}  // namespace strata::qcow2
+}  // namespace strata

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "storage-daemon/base64.h"
+#include "block/base/base64.h"
 
 #include <cstdint>
 
