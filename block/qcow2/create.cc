@@ -140,7 +140,8 @@ Task<void> create_on(Backend& file, Backend* data, const Options& options) {
     std::string name = data->node().file_name().exact;
     if (!name.empty()) extensions.data_file = name;
   }
-  co_await file.truncate(0);
+  // What stands on a server keeps its size.
+  co_await file.truncate(0, {.exact = false});
   co_await write_skeleton(ImageFile(file.root()), header, extensions,
                           options.backing_file.value_or(""));
   Image image(file.node());

@@ -46,12 +46,13 @@ void Daemonizer::begin() {
   pipe_ = std::move(write_end);
 }
 
-void Daemonizer::ready() {
+void Daemonizer::ready(bool keep_stderr) {
   if (!pipe_) return;
   if (::chdir("/") != 0) throw Error::from_errno(errno, "not able to chdir to /");
   UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) throw Error::from_errno(errno, "Failed to open /dev/null");
-  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(null.get(), fd);
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fd != STDERR_FILENO || !keep_stderr) ::dup2(null.get(), fd);
   std::ignore = ::write(pipe_.get(), &kReady, 1);
   pipe_.reset();
 }

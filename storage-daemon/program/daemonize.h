@@ -12,8 +12,8 @@ class Daemonizer {
   // Returns in the child only. Before there are threads or event loops. Throws Error.
   void begin();
   // Everything is set up: leaves the terminal and the directory behind and lets the parent go.
-  // Throws Error.
-  void ready();
+  // `keep_stderr`: what it has to say still goes there. Throws Error.
+  void ready(bool keep_stderr = false);
 
  private:
   UniqueFd pipe_;

@@ -89,8 +89,7 @@ std::optional<T> parse_number(std::string_view text, int base = 10) {
 void take_snapshot(const std::string& value, NbdCommandLine& line) {
   line.flags.writable = false;
   if (!value.starts_with("snapshot.")) {
-    line.snapshot_name = value;
-    line.snapshot_id = value;
+    line.any_snapshot = value;
     return;
   }
   std::string_view left = value;

@@ -34,8 +34,12 @@ struct NbdCommandLine {
   std::vector<std::string> bitmaps;
   bool allocation_depth = false;
   uint64_t offset = 0;
-  std::optional<std::string> snapshot_name;  // -l
+  std::optional<std::string> any_snapshot;  // an id or a name; or:
+  std::optional<std::string> snapshot_name;
   std::optional<std::string> snapshot_id;
+
+  bool wants_snapshot() const noexcept { return any_snapshot || snapshot_name || snapshot_id; }
+
   std::optional<qapi::BlockdevDetectZeroesOptions> detect_zeroes;
 
   std::optional<std::string> tls_creds;

@@ -93,7 +93,7 @@ int run(int argc, char** argv) {
   if (line.connect) check_device(*line.connect);
   Daemonizer daemonizer;
   if (line.fork) daemonizer.begin();
-  start.ready = [&daemonizer] { daemonizer.ready(); };
+  start.ready = [&daemonizer, &line] { daemonizer.ready(line.verbose); };
   start.signals = take_signals();
   Tool tool(argv[0]);
   if (line.list) return tool.run(list_exports(tool, line));

@@ -9,6 +9,7 @@
 #include "block/export/nbd/export.h"
 #include "block/export/nbd/server.h"
 #include "block/graph/open.h"
+#include "block/qcow2/qcow2.h"
 #include "storage-daemon/program/pid_file.h"
 #include "tools/common/access_objects.h"
 #include "tools/common/image.h"
@@ -77,22 +78,55 @@ Task<NodePtr> open_window(Tool& tool, NodePtr image, uint64_t offset, bool writa
   co_return co_await open_node(tool.loop(), tool.layer(), std::move(options));
 }
 
-Task<std::unique_ptr<Backend>> open_served(Tool& tool, const NbdCommandLine& line) {
-  if (line.snapshot_name || line.snapshot_id)
-    throw Error(
-        "Failed to load snapshot: Block format '{}' used by device '' does not support "
-        "temporarily loading internal snapshots",
-        line.format.value_or("raw"));
-  if (line.offset == 0) {
-    co_return co_await open_backend(tool, source_of(line), line.flags);
+Task<void> show_snapshot(Node& node, const NbdCommandLine& line) {
+  try {
+    if (line.any_snapshot)
+      co_await qcow2::show_snapshot(node, *line.any_snapshot);
+    else
+      co_await qcow2::show_snapshot(node, {.id = line.snapshot_id, .name = line.snapshot_name});
+  } catch (Error& error) {
+    throw std::move(error).prepend("Failed to load snapshot: ");
   }
-  NodePtr image = co_await open_image(tool, source_of(line), line.flags);
-  NodePtr node = co_await open_window(tool, std::move(image), line.offset, line.flags.writable);
+}
+
+// The image itself, without a window.
+Task<std::unique_ptr<Backend>> open_whole(Tool& tool, const NbdCommandLine& line) {
+  std::unique_ptr<Backend> image;
+  try {
+    image = co_await open_backend(tool, source_of(line), line.flags);
+  } catch (Error& error) {
+    if (line.image_options) throw;
+    throw std::move(error).prepend(fmt::format("Failed to blk_new_open '{}': ", line.image));
+  }
+  co_return image;
+}
+
+// Takes the place of `image`, showing it from an offset on.
+Task<std::unique_ptr<Backend>> cut_off(Tool& tool, const NbdCommandLine& line, Backend& image) {
+  image.set_permissions(tool.loop(), {{}, kAllPermissions});
+  NodePtr node =
+      co_await open_window(tool, image.node().shared_from_this(), line.offset, line.flags.writable);
   auto window = std::make_unique<Backend>(tool.layer());
   PermissionSet needed = Permission::consistent_read;
   if (line.flags.writable) needed |= Permission::write;
   window->attach(tool.loop(), std::move(node), {needed, kAllPermissions});
   window->set_write_cache(!line.flags.write_through);
+  co_return window;
+}
+
+Task<std::unique_ptr<Backend>> open_served(Tool& tool, const NbdCommandLine& line) {
+  std::unique_ptr<Backend> image = co_await open_whole(tool, line);
+  std::unique_ptr<Backend> window;
+  std::optional<Error> failure;
+  try {
+    if (line.wants_snapshot()) co_await show_snapshot(image->node(), line);
+    if (line.offset != 0) window = co_await cut_off(tool, line, *image);
+  } catch (const Error& error) {
+    failure = error;
+  }
+  if (!failure && !window) co_return image;
+  co_await image->close(tool.loop());
+  if (failure) throw *std::move(failure);
   co_return window;
 }
 
@@ -125,12 +159,6 @@ Task<std::vector<ListeningSocket>> listen(Tool& tool, const NbdStart& start) {
                                tool.passed_fds());
 }
 
-// Whose fault it was that the image could not be opened.
-std::string opening_prefix(const NbdCommandLine& line) {
-  bool names_a_file = !line.image_options && line.offset == 0 && !line.snapshot_name;
-  return names_a_file ? fmt::format("Failed to blk_new_open '{}': ", line.image) : "";
-}
-
 ExportSettings settings_of(const NbdCommandLine& line) {
   ExportSettings settings;
   settings.name = line.export_name;
@@ -151,12 +179,7 @@ SocketAddress nbd_address(const NbdCommandLine& line) {
 Task<int> serve_image(Tool& tool, NbdStart& start) {
   const NbdCommandLine& line = start.line;
   nbd_export::TlsPolicy tls = tls_policy(line);
-  std::unique_ptr<Backend> backend;
-  try {
-    backend = co_await open_served(tool, line);
-  } catch (Error& error) {
-    throw std::move(error).prepend(opening_prefix(line));
-  }
+  std::unique_ptr<Backend> backend = co_await open_served(tool, line);
   std::optional<Error> failure;
   CancelSource stop_watching;
   TaskScope watching;

@@ -112,7 +112,6 @@ std::string TlsStream::describe_read_failure(int error) const {
 Task<void> TlsStream::handshake(std::string hostname) {
   for (;;) {
     int result = gnutls_handshake(session_);
-    // An alert is worth sending even though all is lost.
     Status sent = pending_.empty() ? Status() : co_await flush({});
     if (result == 0) {
       if (!sent) throw Error::from_errno(sent.error_number(), "TLS handshake failed");
@@ -125,8 +124,6 @@ Task<void> TlsStream::handshake(std::string hostname) {
       continue;
     }
     if (gnutls_error_is_fatal(result) == 0) continue;
-    if (gnutls_alert_send_appropriate(session_, result) >= 0 && !pending_.empty())
-      std::ignore = co_await flush({});
     throw Error("TLS handshake failed: {}", gnutls_strerror(result));
   }
   judge_peer(hostname);

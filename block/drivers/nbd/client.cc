@@ -170,8 +170,9 @@ Task<void> Client::open() {
       failure = error;
     }
     if (!failure) break;
-    if (home_.now() + pause > deadline) throw *std::move(failure);
-    co_await home_.sleep_for(pause);
+    TimePoint now = home_.now();
+    if (now >= deadline) throw *std::move(failure);
+    co_await home_.sleep_for(std::min<Duration>(pause, deadline - now));
     pause = std::min(2 * pause, kLongestPause);
   }
   info_ = connection_->info();

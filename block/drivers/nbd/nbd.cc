@@ -207,9 +207,10 @@ BlockStatus NbdDriver::interpret(uint64_t offset, uint64_t bytes, nbd::Extent ex
   if (extent.length < bytes) extent.length = extent.length / unit * unit;
   BlockStatus status;
   status.bytes = std::min(extent.length, bytes);
-  status.flags = StatusFlag::offset_valid;
   if ((extent.flags & nbd::kStateHole) == 0) status.flags |= StatusFlag::data;
   if ((extent.flags & nbd::kStateZero) != 0) status.flags |= StatusFlag::zero;
+  if (status.flags.empty()) return status;
+  status.flags |= StatusFlag::offset_valid;
   status.map_offset = offset;
   status.file = &node();
   return status;
@@ -237,8 +238,8 @@ Task<Result<BlockStatus>> NbdDriver::block_status(uint64_t offset, uint64_t byte
 
 // The size is the server's affair; a size it has already, or one that may be larger, will do.
 Task<void> NbdDriver::truncate(uint64_t size, TruncateOptions options) {
-  if (size != info().size && options.exact) throw Error("Cannot resize NBD nodes");
-  if (size > info().size) throw Error("Cannot grow NBD nodes");
+  if (size != info().size && options.exact) throw Error::from_text("Cannot resize NBD nodes", ENOTSUP);
+  if (size > info().size) throw Error::from_text("Cannot grow NBD nodes", EINVAL);
   co_return;
 }
 
