@@ -406,6 +406,7 @@ def test_a_thousand_regions_come_and_go(served):
         front_end.negotiate()
         front_end.share_memory()
         ring = vu.Vring(front_end).run()
+        assert ring.read(0, 512)
         before = served.fds(), served.status("VmSize")
         for i in range(1000):
             region = bytes(8) + front_end.region((1 + i) << 32, 4096, (1 + i) << 32)
@@ -470,8 +471,8 @@ def test_memory_cut_off_before_the_ring_starts(served):
 def test_buffers_cut_off_while_the_ring_stays(running):
     at = block(running)
     far = 7 * MIB
-    running.add([(at, 16, False), (far, 4096, True), (far + 4096, 1, True)])
     os.ftruncate(running.front_end.memory_fd, MIB)
+    running.add([(at, 16, False), (far, 4096, True), (far + 4096, 1, True)])
     running.kick()
     assert running.front_end.is_closed()
 

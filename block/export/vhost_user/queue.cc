@@ -119,7 +119,7 @@ bool Queue::poll() noexcept {
   }
   if (ring_->has_unpublished()) {
     publish();
-    check_memory();
+    if (is_memory_lost()) break_down({});
     return true;
   }
   if (idle_sleeps_ >= kIdleSleeps && in_flight_ == 0) fall_idle();
@@ -152,7 +152,7 @@ void Queue::process() {
     if (!take_one()) break;
   }
   publish();
-  check_memory();
+  if (is_memory_lost()) break_down({});
 }
 
 bool Queue::take_one() {
@@ -164,7 +164,7 @@ bool Queue::take_one() {
     case virtio::Ring::Taken::none:
       break;
     case virtio::Ring::Taken::broken:
-      break_down(ring_->problem(), false);
+      break_down(ring_->problem());
       break;
   }
   slot.next = free_;
@@ -182,19 +182,21 @@ Queue::Slot& Queue::get_slot() {
   return slot;
 }
 
-void Queue::break_down(const std::string& why, bool memory_lost) {
+void Queue::break_down(const std::string& why) {
   if (broken_) return;
   broken_ = true;
   signal(err_);
-  report_(why, memory_lost);
+  // A ring whose memory is gone looks broken, too.
+  if (is_memory_lost())
+    report_("the guest's memory was taken away", true);
+  else
+    report_(why, false);
 }
 
-void Queue::check_memory() {
-  bool damaged = setup_.memory->is_damaged() ||
-                 (setup_.in_flight != nullptr && setup_.in_flight->is_damaged()) ||
-                 (logging_.log != nullptr && logging_.log->is_damaged());
-  if (damaged) [[unlikely]]
-    break_down("the guest's memory was taken away", true);
+bool Queue::is_memory_lost() const noexcept {
+  return setup_.memory->is_damaged() ||
+         (setup_.in_flight != nullptr && setup_.in_flight->is_damaged()) ||
+         (logging_.log != nullptr && logging_.log->is_damaged());
 }
 
 // Gives back what has been answered: at once, or when everything before it has been.

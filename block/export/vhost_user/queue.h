@@ -108,8 +108,8 @@ class Queue final : public PollSource {
   void give_back(Slot& slot) noexcept;
   void publish() noexcept;
   void log_writes(const Slot& slot) noexcept;
-  void break_down(const std::string& why, bool memory_lost);
-  void check_memory();
+  void break_down(const std::string& why);
+  bool is_memory_lost() const noexcept;
   Slot& get_slot();
   WriteFlags write_flags() const noexcept;
 
