@@ -25,9 +25,11 @@ mount -t devtmpfs none /dev
 mount -t proc none /proc
 mount -t sysfs none /sys
 for module in %s; do insmod /$module.ko; done
-stty -F /dev/ttyS1 -echo
+exec 3<> /dev/ttyS1
+stty -echo <&3
 cd /
-while :; do cat /dev/ttyS1 | sh > /dev/ttyS1 2>&1; done
+echo @@ready@@ >&3
+while read -r line <&3; do eval "$line" >&3 2>&1; done
 """
 BOOT_SECONDS = 50
 # What a guest's kernel says about a disk that fails.
@@ -38,7 +40,8 @@ TROUBLE = re.compile(
 
 def kernel_root():
     """The unpacked kernel package, or None where there is none."""
-    found = subprocess.run([TREE / "scripts" / "guest-kernel"], capture_output=True, text=True)
+    found = subprocess.run([TREE / "scripts" / "guest-kernel", "--check"],
+                           capture_output=True, text=True)
     return Path(found.stdout.strip()) if found.returncode == 0 else None
 
 
@@ -128,41 +131,38 @@ class Guest:
         return self.file(name)
 
     def wait_until_up(self):
-        """The shell answers."""
-        limit = time.monotonic() + BOOT_SECONDS * slow_factor()
-        while True:
-            try:
-                self.start("true")
-                self.finish(timeout=2)
-                break
-            except TimeoutError:
-                assert time.monotonic() < limit, f"does not come up:\n{self.log}"
-        # What was asked before it listened may be answered late.
-        self.start("echo settled-$((1+1))")
-        output = self.finish()
-        while "settled-2" not in output:
-            output = self.finish()
+        self.receive_until(rb"@@ready@@\r?\n", BOOT_SECONDS)
         return self
 
-    def start(self, command):
-        """Sends a command; finish() waits for its end."""
-        self.shell.sendall(f"{command}\necho @@$?@@\n".encode())
-
-    def finish(self, timeout=None):
-        limit = time.monotonic() + (timeout or 60 * slow_factor())
+    def receive_until(self, pattern, timeout):
+        """What comes before the pattern, and the match."""
+        limit = time.monotonic() + timeout * slow_factor()
         while True:
-            found = re.search(rb"@@(\d+)@@\r?\n", self.pending)
+            found = re.search(pattern, self.pending)
             if found:
-                output = self.pending[:found.start()].decode(errors="replace")
+                before = self.pending[:found.start()]
                 self.pending = self.pending[found.end():]
-                assert found.group(1) == b"0", f"{output}\n{self.log}"
-                return output.replace("\r", "").strip()
-            self.shell.settimeout(max(0.01, limit - time.monotonic()))
-            piece = self.shell.recv(65536)
+                return before.decode(errors="replace").replace("\r", ""), found
+            left = limit - time.monotonic()
+            assert left > 0, f"no answer, but {self.pending[-500:]!r}\n{self.log}"
+            self.shell.settimeout(left)
+            try:
+                piece = self.shell.recv(65536)
+            except TimeoutError:
+                continue
             assert piece, f"the guest is gone: {self.text('.stderr')}\n{self.log}"
             self.pending += piece
 
-    def run(self, command, timeout=None):
+    def start(self, command):
+        """Sends a command, one line that runs in a shell of its own; finish() waits for its end."""
+        self.shell.sendall(f"({command}); echo @@$?@@\n".encode())
+
+    def finish(self, timeout=60):
+        output, found = self.receive_until(rb"@@(\d+)@@\r?\n", timeout)
+        assert found.group(1) == b"0", f"{output}\n{self.log}"
+        return output.strip()
+
+    def run(self, command, timeout=60):
         self.start(command)
         return self.finish(timeout)
 
