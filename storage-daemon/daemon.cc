@@ -6,6 +6,7 @@
 #include "block/aio/tls/credentials.h"
 #include "block/base/error.h"
 #include "block/drivers/builtin.h"
+#include "block/export/vhost_user/export.h"
 #include "block/graph/open.h"
 #include "storage-daemon/commands/families.h"
 #include "storage-daemon/metrics/collect.h"
@@ -39,6 +40,7 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
        .find_tls_credentials = [this](const auto& id) { return objects_.find_tls_credentials(id); },
        .find_secret = [this](std::string_view id) { return objects_.find_secret(id); }});
   layer_.keep_bitmaps_ahead();
+  register_vhost_user_blk(exports_, passed_);
 }
 
 Daemon::~Daemon() = default;
@@ -73,9 +75,9 @@ Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) 
   std::erase_if(export_threads_,
                 [this](const auto& entry) { return exports_.find(entry.first) == nullptr; });
   std::string id = options.id;
-  std::optional<std::string> thread = options.iothread;
+  std::vector<std::string> threads = iothread_names(options);
   co_await exports_.add(loop, std::move(options));
-  if (thread) export_threads_.insert_or_assign(std::move(id), *thread);
+  for (std::string& thread : threads) export_threads_.emplace(id, std::move(thread));
 }
 
 namespace {

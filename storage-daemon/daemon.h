@@ -91,7 +91,7 @@ class Daemon {
   Jobs jobs_{layer_};
   ExportRegistry exports_;
   NbdService nbd_;
-  std::map<std::string, std::string> export_threads_;  // the iothread's id, by the export's
+  std::multimap<std::string, std::string> export_threads_;  // iothreads' ids, by the export's
   CommandTable commands_;
   CommandTrace command_trace_;
   Mutex command_lock_;

@@ -73,7 +73,7 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
     throw Error("Cannot find device='' nor node-name='{}'", options.node_name);
   bool writable = options.writable.value_or(false);
   if (writable && node->is_read_only()) throw Error("Cannot export read-only node as writable");
-  AioContext& context = options.iothread ? find_iothread_(*options.iothread) : node->home_context();
+  std::vector<AioContext*> contexts = contexts_for(options, *node);
   bool allow_inactive = options.allow_inactive.value_or(false);
   if (!allow_inactive) co_await set_active(loop, *node, true);
 
@@ -82,8 +82,33 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
   backend->allow_context_change(!options.fixed_iothread.value_or(false));
   backend->set_write_cache(!options.writethrough.value_or(false));
   backend->attach(loop, std::move(node), permissions_for(writable));
-  exports_.push_back(
-      co_await type->factory(ExportParts{loop, options, std::move(backend), context}));
+  exports_.push_back(co_await type->factory(
+      ExportParts{loop, options, std::move(backend), std::move(contexts), find_iothread_}));
+}
+
+std::vector<std::string> iothread_names(const qapi::BlockExportOptions& options) {
+  std::vector<std::string> names;
+  if (options.iothread) {
+    if (const auto* one = std::get_if<std::string>(&*options.iothread)) {
+      names.push_back(*one);
+    } else {
+      names = std::get<std::vector<std::string>>(*options.iothread);
+      if (names.empty()) throw Error("The list of I/O threads is empty");
+    }
+  }
+  const auto* vhost_user = options.get_if<qapi::BlockExportOptionsVhostUserBlk>();
+  if (vhost_user != nullptr && vhost_user->iothread_vq_mapping) {
+    for (const auto& entry : *vhost_user->iothread_vq_mapping) names.push_back(entry.iothread);
+  }
+  return names;
+}
+
+std::vector<AioContext*> ExportRegistry::contexts_for(const qapi::BlockExportOptions& options,
+                                                      const Node& node) const {
+  std::vector<AioContext*> contexts;
+  for (const std::string& name : iothread_names(options)) contexts.push_back(&find_iothread_(name));
+  if (contexts.empty()) contexts.push_back(&node.home_context());
+  return contexts;
 }
 
 Task<void> ExportRegistry::remove(MainLoop& loop, std::string id,

@@ -21,8 +21,14 @@ struct ExportParts {
   MainLoop& loop;
   const qapi::BlockExportOptions& options;
   std::unique_ptr<Backend> backend;  // attached; reads, and writes if `writable`
-  AioContext& context;               // the iothread's, or the node's home
+  // Where requests are served: in the iothreads' contexts, or at the node's home. Not empty.
+  std::vector<AioContext*> contexts;
+  // The context of an iothread object. Throws Error where there is none of that name.
+  const std::function<AioContext&(const std::string& name)>& find_iothread;
 };
+
+// The iothreads that an export is to use; empty: the node's. Throws Error.
+std::vector<std::string> iothread_names(const qapi::BlockExportOptions& options);
 
 // Main loop only.
 class ExportRegistry {
@@ -59,6 +65,8 @@ class ExportRegistry {
     Factory factory;
   };
 
+  std::vector<AioContext*> contexts_for(const qapi::BlockExportOptions& options,
+                                        const Node& node) const;
   void begin_shutdown(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> shut_down(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> next_removal();

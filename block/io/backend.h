@@ -4,6 +4,7 @@
 // command. Requests enter the graph here.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -41,8 +42,9 @@ class Backend final : public EdgeParent {
   const std::string& name() const noexcept { return name_; }
 
   // Off: each write is on the medium when it ends.
-  void set_write_cache(bool enabled) noexcept { write_cache_ = enabled; }
-  bool write_cache() const noexcept { return write_cache_; }
+  // Any thread.
+  void set_write_cache(bool enabled) noexcept { write_cache_.store(enabled); }
+  bool write_cache() const noexcept { return write_cache_.load(std::memory_order_relaxed); }
   // On: what reads find in backing files only is written to the node.
   void set_copy_on_read(bool enabled) noexcept { copy_on_read_ = enabled; }
   // Called in the context that resized the node, when the length has changed.
@@ -95,7 +97,7 @@ class Backend final : public EdgeParent {
  private:
   Status check_inside(uint64_t offset, uint64_t bytes) const noexcept;
   WriteFlags with_cache_mode(WriteFlags flags) const noexcept {
-    return write_cache_ ? flags : flags | WriteFlag::fua;
+    return write_cache() ? flags : flags | WriteFlag::fua;
   }
 
   BlockLayer& layer_;
@@ -103,7 +105,7 @@ class Backend final : public EdgeParent {
   std::unique_ptr<Edge> root_;
   Gate gate_;
   IoStats stats_;
-  bool write_cache_ = true;
+  std::atomic<bool> write_cache_{true};
   bool copy_on_read_ = false;
   bool allows_context_change_ = false;
   bool allows_inactive_ = false;

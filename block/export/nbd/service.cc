@@ -38,14 +38,15 @@ class NbdService::ServedExport final : public Export {
 
 namespace {
 
-ExportSettings settings_from(const qapi::BlockExportOptions& options, AioContext& context) {
+ExportSettings settings_from(const qapi::BlockExportOptions& options,
+                             std::vector<AioContext*> contexts) {
   const auto& nbd = *options.get_if<qapi::BlockExportOptionsNbd>();
   ExportSettings settings;
   settings.name = nbd.name.value_or(options.node_name);
   settings.description = nbd.description.value_or("");
   settings.writable = options.writable.value_or(false);
   settings.allocation_depth = nbd.allocation_depth.value_or(false);
-  settings.contexts.push_back(&context);
+  settings.contexts = std::move(contexts);
   if (settings.name.size() > nbd::kMaxString)
     throw Error("export name '{}' too long", settings.name);
   if (settings.description.size() > nbd::kMaxString)
@@ -104,7 +105,7 @@ Task<std::unique_ptr<Export>> NbdService::make_export(ExportParts parts) {
   std::exception_ptr failure;
   try {
     if (!server_) throw Error("NBD server not running");
-    ExportSettings settings = settings_from(parts.options, parts.context);
+    ExportSettings settings = settings_from(parts.options, parts.contexts);
     settings.multi_conn = server_->limits().max_connections != 1;
     if (server_->exports().find(settings.name))
       throw Error("NBD server already has export named '{}'", settings.name);

@@ -34,7 +34,8 @@ TEST_CASE("exports that cannot be are refused with QEMU's texts") {
         "Block export id 'disk' is already in use");
   CHECK(refused([](auto& o, auto&) { o.node_name = "nope"; }) ==
         "Cannot find device='' nor node-name='nope'");
-  CHECK(refused([](auto& o, auto&) { o.iothread = "nope"; }) == "iothread \"nope\" not found");
+  CHECK(refused([](auto& o, auto&) { o.iothread.emplace(std::string("nope")); }) ==
+        "iothread \"nope\" not found");
   CHECK(refused([](auto&, auto& n) { n.name = "disk"; }) ==
         "NBD server already has export named 'disk'");
   CHECK(refused([](auto&, auto& n) { n.name = std::string(4097, 'x'); }) ==

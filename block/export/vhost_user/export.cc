@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/export/vhost_user/export.h"
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <list>
+
+#include "block/aio/listener.h"
+#include "block/aio/run_in.h"
+#include "block/aio/socket_connect.h"
+#include "block/base/error.h"
+#include "block/base/math.h"
+#include "block/coro/semaphore.h"
+#include "block/export/vhost_user/session.h"
+
+namespace strata {
+namespace {
+
+using vhost_user::Session;
+using vhost_user::SessionTraits;
+
+// What a guest reads as the disk's serial number: QEMU's export has this one.
+constexpr const char* kSerial = "vhost_user_blk";
+// At once, where clients only read.
+constexpr size_t kMostReaders = 64;
+constexpr uint64_t kSmallestBlock = 512;
+constexpr uint64_t kLargestBlock = 2 << 20;
+
+void check_block_size(const std::string& id, uint64_t size) {
+  if (size < kSmallestBlock || size > kLargestBlock)
+    throw Error("Property {}.logical-block-size doesn't take value {} (minimum: {}, maximum: {})",
+                id, size, kSmallestBlock, kLargestBlock);
+  if (!is_power_of_two(size))
+    throw Error("Property {}.logical-block-size doesn't take value '{}', it's not a power of 2", id,
+                size);
+}
+
+// The context of each queue: as the map says, or one after the other.
+std::vector<AioContext*> contexts_of_queues(const ExportParts& parts, uint16_t queues) {
+  const auto& options = *parts.options.get_if<qapi::BlockExportOptionsVhostUserBlk>();
+  std::vector<AioContext*> contexts(queues);
+  if (!options.iothread_vq_mapping) {
+    for (uint16_t i = 0; i < queues; ++i) contexts[i] = parts.contexts[i % parts.contexts.size()];
+    return contexts;
+  }
+  const auto& mapping = *options.iothread_vq_mapping;
+  if (parts.options.iothread)
+    throw Error("iothread and iothread-vq-mapping properties cannot be set at the same time");
+  if (mapping.empty()) throw Error("iothread-vq-mapping is empty");
+  bool named = mapping.front().vqs.has_value();
+  for (size_t i = 0; i < mapping.size(); ++i) {
+    AioContext& context = parts.find_iothread(mapping[i].iothread);
+    if (mapping[i].vqs.has_value() != named)
+      throw Error("either all items in iothread-vq-mapping must have vqs or none of them must");
+    for (size_t q = i; !named && q < queues; q += mapping.size()) contexts[q] = &context;
+    if (!named) continue;
+    for (uint16_t vq : *mapping[i].vqs) {
+      if (vq >= queues)
+        throw Error("vq index {} for IOThread \"{}\" must be less than num_queues {}", vq,
+                    mapping[i].iothread, queues);
+      if (contexts[vq] != nullptr)
+        throw Error("cannot assign vq {} to IOThread \"{}\" because it is already assigned", vq,
+                    mapping[i].iothread);
+      contexts[vq] = &context;
+    }
+  }
+  auto missing = std::ranges::find(contexts, nullptr);
+  if (missing != contexts.end())
+    throw Error("missing vq {} IOThread assignment in iothread-vq-mapping",
+                missing - contexts.begin());
+  return contexts;
+}
+
+SessionTraits traits_from(const ExportParts& parts) {
+  const auto& options = *parts.options.get_if<qapi::BlockExportOptionsVhostUserBlk>();
+  uint64_t block_size = options.logical_block_size.value_or(kSmallestBlock);
+  check_block_size(parts.options.id, block_size);
+  uint16_t queues = options.num_queues.value_or(1);
+  if (queues == 0) throw Error("num-queues must be greater than 0");
+  SessionTraits traits;
+  traits.export_id = parts.options.id;
+  traits.device.block_size = static_cast<uint32_t>(block_size);
+  traits.device.writable = parts.options.writable.value_or(false);
+  traits.device.serial = kSerial;
+  traits.contexts = contexts_of_queues(parts, queues);
+  return traits;
+}
+
+SocketAddress address_from(const qapi::SocketAddress& address) {
+  if (const auto* unix_path = address.get_if<qapi::UnixSocketAddress>())
+    return UnixAddress{.path = unix_path->path,
+                       .abstract = unix_path->abstract.value_or(false),
+                       .tight = unix_path->tight.value_or(true)};
+  if (const auto* fd = address.get_if<qapi::FdSocketAddress>()) return FdAddress{fd->str};
+  throw Error("Only socket address types 'unix' and 'fd' are supported");
+}
+
+// Main loop only.
+class VhostUserExport final : public Export {
+ public:
+  VhostUserExport(MainLoop& loop, std::unique_ptr<Backend> backend, SessionTraits traits,
+                  std::vector<ListeningSocket> sockets)
+      : Export(traits.export_id, qapi::BlockExportType::vhost_user_blk),
+        loop_(loop),
+        backend_(std::move(backend)),
+        traits_(std::move(traits)),
+        places_(traits_.device.writable ? 1 : kMostReaders) {
+    // Whoever resizes the node may do so in another context, and the news come when we are gone.
+    backend_->on_resize([this, &context = loop.context(), alive = std::weak_ptr<bool>(alive_)] {
+      post(context, [this, alive] {
+        if (!alive.expired()) announce_resize();
+      });
+    });
+    for (ListeningSocket& socket : sockets) {
+      files_.push_back(std::move(socket.file));
+      listeners_.push_back(std::make_unique<Listener>(loop.context(), std::move(socket.fd)));
+      scope_.spawn(accept_loop(*listeners_.back()));
+    }
+  }
+
+  Backend& backend() const noexcept override { return *backend_; }
+  size_t users() const noexcept override { return sessions_.size(); }
+
+ private:
+  Task<void> shut_down(MainLoop& loop) override {
+    stopping_.cancel();
+    for (Session* session : sessions_) session->shut_down();
+    co_await scope_.join();
+    listeners_.clear();
+    files_.clear();
+    co_await backend_->close(loop);
+  }
+
+  // Clients come one after the other, or some at once if none of them writes; the others wait in
+  // the socket's backlog.
+  Task<void> accept_loop(Listener& listener) {
+    for (;;) {
+      Semaphore::Units place = co_await places_.acquire();
+      if (stopping_.is_cancelled()) co_return;
+      Result<UniqueFd> accepted = co_await listener.accept(stopping_.token());
+      if (!accepted) co_return;
+      scope_.spawn(serve(std::move(accepted).value(), std::move(place)));
+    }
+  }
+
+  Task<void> serve(UniqueFd connection, Semaphore::Units place) {
+    Session session(loop_, std::move(connection), *backend_, traits_);
+    auto entry = sessions_.insert(sessions_.end(), &session);
+    co_await session.run();
+    sessions_.erase(entry);
+  }
+
+  void announce_resize() noexcept {
+    for (Session* session : sessions_) session->announce_config_change();
+  }
+
+  MainLoop& loop_;
+  std::unique_ptr<Backend> backend_;
+  SessionTraits traits_;
+  Semaphore places_;
+  std::vector<SocketFile> files_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::list<Session*> sessions_;
+  CancelSource stopping_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  TaskScope scope_;
+};
+
+Task<std::unique_ptr<Export>> make_export(ExportParts parts, PassedFds& passed) {
+  std::exception_ptr failure;
+  try {
+    const auto& options = *parts.options.get_if<qapi::BlockExportOptionsVhostUserBlk>();
+    SessionTraits traits = traits_from(parts);
+    SocketAddress address = address_from(options.addr);
+    std::vector<ListeningSocket> sockets =
+        co_await listen_on(parts.loop.context(), std::move(address), SOMAXCONN, passed);
+    co_return std::make_unique<VhostUserExport>(parts.loop, std::move(parts.backend),
+                                                std::move(traits), std::move(sockets));
+  } catch (const Error&) {
+    failure = std::current_exception();
+  }
+  co_await parts.backend->close(parts.loop);
+  std::rethrow_exception(failure);
+}
+
+}  // namespace
+
+void register_vhost_user_blk(ExportRegistry& exports, PassedFds& passed) {
+  exports.register_type(qapi::BlockExportType::vhost_user_blk, [&passed](ExportParts parts) {
+    return make_export(std::move(parts), passed);
+  });
+}
+
+}  // namespace strata

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/export/vhost_user/queue.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+namespace strata::vhost_user {
+namespace {
+
+// Elements that are taken before everybody else in the context has a turn.
+constexpr int kMostBatch = 256;
+// After so many sleeps without work the queue is no poll source any more.
+constexpr unsigned kIdleSleeps = 4;
+
+void signal(const UniqueFd& fd) noexcept {
+  uint64_t one = 1;
+  // EAGAIN: it has been signalled more often than anybody could have looked.
+  if (fd) std::ignore = ::write(fd.get(), &one, sizeof one);
+}
+
+}  // namespace
+
+Queue::Queue(AioContext& context, Backend& backend, const DeviceTraits& traits, Report report)
+    : context_(context), backend_(backend), traits_(traits), report_(std::move(report)) {}
+
+Queue::~Queue() {
+  assert(ring_ == nullptr && watch_ == nullptr && "a queue is stopped before it ends");
+}
+
+std::string Queue::start(QueueSetup setup) {
+  assert(ring_ == nullptr);
+  setup_ = std::move(setup);
+  setup_.ring.memory = setup_.memory.get();
+  std::string why;
+  ring_ = virtio::Ring::make(setup_.packed, setup_.ring, why);
+  if (ring_ == nullptr) {
+    setup_ = {};
+    return why;
+  }
+  stopping_ = broken_ = false;
+  activate();
+  process();
+  return {};
+}
+
+Task<std::optional<uint32_t>> Queue::stop() {
+  if (ring_ == nullptr) co_return std::nullopt;
+  stopping_ = true;
+  while (in_flight_ != 0) {
+    idle_.reset();
+    co_await idle_.wait();
+  }
+  publish();
+  deactivate();
+  std::optional<uint32_t> base = ring_->base();
+  ring_.reset();
+  setup_ = {};
+  co_return base;
+}
+
+Task<void> Queue::set_kick(UniqueFd fd) {
+  if (watch_ != nullptr) {
+    stop_watching_->cancel();
+    co_await watcher_.join();
+    watch_.reset();
+  }
+  kick_ = std::move(fd);
+  if (!kick_) co_return;
+  watch_ = std::make_unique<FdWatch>(context_, kick_.get());
+  stop_watching_ = std::make_unique<CancelSource>();
+  watcher_.spawn(watch_kicks(stop_watching_->token()));
+}
+
+// Whoever has swapped descriptors may have missed a signal.
+void Queue::set_call(UniqueFd fd) {
+  call_ = std::move(fd);
+  signal(call_);
+}
+
+Task<void> Queue::watch_kicks(CancelToken cancel) {
+  while (co_await watch_->readable(cancel)) {
+    uint64_t count = 0;
+    // What cannot be read would be ready for ever.
+    if (::read(kick_.get(), &count, sizeof count) <= 0 && errno != EAGAIN) co_return;
+    take_kick();
+  }
+}
+
+void Queue::take_kick() noexcept {
+  if (ring_ == nullptr || stopping_) return;
+  idle_sleeps_ = 0;
+  activate();
+  process();
+}
+
+void Queue::activate() {
+  if (active_) return;
+  active_ = true;
+  idle_sleeps_ = 0;
+  ring_->want_notifications(false);
+  context_.add_poll_source(*this);
+}
+
+void Queue::deactivate() noexcept {
+  if (!active_) return;
+  active_ = false;
+  context_.remove_poll_source(*this);
+}
+
+bool Queue::poll() noexcept {
+  if (may_take() && ring_->has_available()) {
+    idle_sleeps_ = 0;
+    process();
+    return true;
+  }
+  if (ring_->has_unpublished()) {
+    publish();
+    if (is_memory_lost()) break_down({});
+    return true;
+  }
+  if (idle_sleeps_ >= kIdleSleeps && in_flight_ == 0) fall_idle();
+  return false;
+}
+
+// Asks for a kick before it looks once more, so that none is missed.
+void Queue::fall_idle() noexcept {
+  ring_->want_notifications(true);
+  if (!may_take() || !ring_->has_available()) deactivate();
+}
+
+bool Queue::prepare_sleep() noexcept {
+  if (ring_->has_unpublished()) return false;
+  if (!may_take()) return true;
+  notifiable_ = true;
+  ring_->want_notifications(true);
+  return !ring_->has_available();
+}
+
+void Queue::finish_sleep() noexcept {
+  if (ring_ == nullptr || !notifiable_) return;
+  notifiable_ = false;
+  ring_->want_notifications(false);
+  ++idle_sleeps_;
+}
+
+void Queue::process() {
+  for (int taken = 0; taken < kMostBatch && may_take(); ++taken) {
+    if (!take_one()) break;
+  }
+  publish();
+  if (is_memory_lost()) break_down({});
+}
+
+bool Queue::take_one() {
+  Slot& slot = get_slot();
+  switch (ring_->take(slot.element)) {
+    case virtio::Ring::Taken::element:
+      launch(slot);
+      return true;
+    case virtio::Ring::Taken::none:
+      break;
+    case virtio::Ring::Taken::broken:
+      break_down(ring_->problem());
+      break;
+  }
+  slot.next = free_;
+  free_ = &slot;
+  return false;
+}
+
+Queue::Slot& Queue::get_slot() {
+  if (free_ == nullptr) {
+    slots_.push_back(std::make_unique<Slot>());
+    return *slots_.back();
+  }
+  Slot& slot = *free_;
+  free_ = slot.next;
+  return slot;
+}
+
+void Queue::break_down(const std::string& why) {
+  if (broken_) return;
+  broken_ = true;
+  signal(err_);
+  // A ring whose memory is gone looks broken, too.
+  if (is_memory_lost())
+    report_("the guest's memory was taken away", true);
+  else
+    report_(why, false);
+}
+
+bool Queue::is_memory_lost() const noexcept {
+  return setup_.memory->is_damaged() ||
+         (setup_.in_flight != nullptr && setup_.in_flight->is_damaged()) ||
+         (logging_.log != nullptr && logging_.log->is_damaged());
+}
+
+// Gives back what has been answered: at once, or when everything before it has been.
+void Queue::settle(Slot& slot) noexcept {
+  if (!setup_.in_order) return give_back(slot);
+  slot.done = true;
+  while (oldest_ != nullptr && oldest_->done) {
+    Slot& first = *oldest_;
+    oldest_ = first.next;
+    if (oldest_ == nullptr) newest_ = nullptr;
+    give_back(first);
+  }
+}
+
+void Queue::give_back(Slot& slot) noexcept {
+  if (logging_.log != nullptr) log_writes(slot);
+  ring_->give_back(slot.element, slot.written);
+  cost_ -= slot.cost;
+  slot.next = free_;
+  free_ = &slot;
+  if (--in_flight_ == 0 && stopping_) idle_.set();
+}
+
+void Queue::publish() noexcept {
+  if (!ring_->has_unpublished()) return;
+  bool wanted = ring_->publish();
+  if (logging_.log != nullptr && logging_.used_ring) {
+    auto [offset, bytes] = ring_->used_area();
+    logging_.log->mark(logging_.used_address + offset, bytes);
+  }
+  if (wanted) signal(call_);
+}
+
+void Queue::log_writes(const Slot& slot) noexcept {
+  uint64_t left = slot.request.status != nullptr ? slot.element.writable : 0;
+  for (size_t i = slot.element.readable_parts; i < slot.element.parts.size() && left != 0; ++i) {
+    const iovec& part = slot.element.parts[i];
+    auto address = setup_.memory->guest_address(static_cast<const std::byte*>(part.iov_base));
+    if (address) logging_.log->mark(*address, part.iov_len);
+  }
+}
+
+}  // namespace strata::vhost_user

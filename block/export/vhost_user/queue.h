@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// One virtqueue at work: requests are taken from its ring, served by the Backend straight from and
+// into the guest's memory, and given back.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/aio/aio_context.h"
+#include "block/aio/fd_watch.h"
+#include "block/base/unique_fd.h"
+#include "block/coro/event.h"
+#include "block/coro/scope.h"
+#include "block/io/backend.h"
+#include "block/virtio/blk.h"
+#include "block/virtio/dirty_log.h"
+#include "block/virtio/ring.h"
+
+namespace strata::vhost_user {
+
+// What every queue of an export has in common. Does not change.
+struct DeviceTraits {
+  uint32_t block_size = 512;  // logical, bytes
+  bool writable = false;
+  std::string serial;
+};
+
+// Where writes to the guest's memory are noted while it migrates.
+struct Logging {
+  std::shared_ptr<virtio::DirtyLog> log;  // null: they are not
+  bool used_ring = false;
+  uint64_t used_address = 0;  // of the used ring, in the guest
+};
+
+// What a front end has said about a ring that is to run.
+struct QueueSetup {
+  bool packed = false;
+  bool in_order = false;
+  bool write_through = false;  // the driver knows no flush
+  virtio::RingSetup ring;
+  std::shared_ptr<const virtio::GuestMemory> memory;
+  std::shared_ptr<const virtio::MappedFile> in_flight;
+};
+
+// Used and destroyed in its context's thread. The Backend outlives it. While it runs it is one of
+// the context's poll sources as long as there is work, and else waits for the driver's kick: a
+// queue without work costs nobody anything.
+class Queue final : public PollSource {
+ public:
+  // Bytes of requests under way, after which no more are taken.
+  static constexpr uint64_t kMostBytes = uint64_t{64} << 20;
+  // Told that the ring broke, in words for the log, and whether its memory was taken away, so that
+  // there is no way on. In this context.
+  using Report = std::function<void(const std::string& why, bool memory_lost)>;
+
+  Queue(AioContext& context, Backend& backend, const DeviceTraits& traits, Report report);
+  ~Queue() override;
+
+  // Empty, or why the ring cannot run. It looks at the ring at once, kick or none.
+  std::string start(QueueSetup setup);
+  // Takes no more, waits until what was taken has been given back; yields the ring's base.
+  // Without a ring that runs, there is none.
+  Task<std::optional<uint32_t>> stop();
+  bool is_running() const noexcept { return ring_ != nullptr; }
+
+  // Descriptors are eventfds or the like; an empty one is none. Waits for a watcher that is there.
+  Task<void> set_kick(UniqueFd fd);
+  void set_call(UniqueFd fd);
+  void set_err(UniqueFd fd) { err_ = std::move(fd); }
+  void set_logging(Logging logging) { logging_ = std::move(logging); }
+
+  // PollSource.
+  bool poll() noexcept override;
+  bool prepare_sleep() noexcept override;
+  void finish_sleep() noexcept override;
+
+ private:
+  struct Slot {
+    Slot* next = nullptr;  // free, or the next to be given back in order
+    bool done = false;     // waits for its turn
+    uint32_t written = 0;
+    uint64_t cost = 0;  // of kMostBytes
+    virtio::Element element;
+    virtio::BlkRequest request;
+  };
+  // A coroutine that nobody awaits: its frame is all there is, and ends with its body.
+  struct Job;
+
+  Task<void> watch_kicks(CancelToken cancel);
+  void take_kick() noexcept;
+  void activate();
+  void deactivate() noexcept;
+  void fall_idle() noexcept;
+  bool may_take() const noexcept { return !stopping_ && !broken_ && cost_ < kMostBytes; }
+  void process();
+  bool take_one();
+  void launch(Slot& slot);
+  Job serve(Slot& slot);
+  Task<Status> execute(const virtio::BlkRequest& request);
+  Task<Status> transfer(const virtio::BlkRequest& request);
+  void finish(Slot& slot, Status status);
+  void answer(Slot& slot, uint8_t status, bool with_data);
+  void settle(Slot& slot) noexcept;
+  void give_back(Slot& slot) noexcept;
+  void publish() noexcept;
+  void log_writes(const Slot& slot) noexcept;
+  void break_down(const std::string& why);
+  bool is_memory_lost() const noexcept;
+  Slot& get_slot();
+  WriteFlags write_flags() const noexcept;
+
+  AioContext& context_;
+  Backend& backend_;
+  const DeviceTraits& traits_;
+  Report report_;
+  QueueSetup setup_;
+  Logging logging_;
+  std::unique_ptr<virtio::Ring> ring_;
+
+  UniqueFd kick_;
+  UniqueFd call_;
+  UniqueFd err_;
+  std::unique_ptr<FdWatch> watch_;
+  std::unique_ptr<CancelSource> stop_watching_;
+  TaskScope watcher_;
+
+  bool active_ = false;  // a poll source
+  bool stopping_ = false;
+  bool broken_ = false;
+  bool notifiable_ = false;  // the driver has been asked to kick
+  unsigned idle_sleeps_ = 0;
+  uint64_t cost_ = 0;
+  unsigned in_flight_ = 0;
+  Event idle_;  // nothing in flight
+  std::vector<std::unique_ptr<Slot>> slots_;
+  Slot* free_ = nullptr;
+  Slot* oldest_ = nullptr;  // of those in flight, where order is kept
+  Slot* newest_ = nullptr;
+};
+
+}  // namespace strata::vhost_user
