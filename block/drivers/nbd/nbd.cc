@@ -238,7 +238,8 @@ Task<Result<BlockStatus>> NbdDriver::block_status(uint64_t offset, uint64_t byte
 
 // The size is the server's affair; a size it has already, or one that may be larger, will do.
 Task<void> NbdDriver::truncate(uint64_t size, TruncateOptions options) {
-  if (size != info().size && options.exact) throw Error::from_text("Cannot resize NBD nodes", ENOTSUP);
+  if (size != info().size && options.exact)
+    throw Error::from_text("Cannot resize NBD nodes", ENOTSUP);
   if (size > info().size) throw Error::from_text("Cannot grow NBD nodes", EINVAL);
   co_return;
 }
