@@ -9,6 +9,7 @@
 #include "block/qcow2/format/refcount_block.h"
 #include "block/qcow2/format/snapshots.h"
 
+using namespace strata;
 using namespace strata::qcow2;
 
 namespace {
