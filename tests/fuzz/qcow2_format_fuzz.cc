@@ -11,6 +11,7 @@
 #include "block/qcow2/format/header.h"
 #include "block/qcow2/format/snapshots.h"
 
+using namespace strata;
 using namespace strata::qcow2;
 
 namespace {
