@@ -51,9 +51,10 @@ class Image:
         with open(self.path, "wb") as file:
             file.write(self.data)
         reader, writer = os.pipe()
-        child = os.posix_spawn(IMG, [IMG, "info", "-f", "qcow2", self.path], os.environ, file_actions=[
-            (os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2),
-            (os.POSIX_SPAWN_CLOSE, reader)])
+        actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2),
+                   (os.POSIX_SPAWN_CLOSE, reader)]
+        child = os.posix_spawn(IMG, [IMG, "info", "-f", "qcow2", self.path], os.environ,
+                               file_actions=actions)
         os.close(writer)
         with os.fdopen(reader) as stream:
             text = stream.read()
