@@ -38,9 +38,9 @@ JSON object.
   --export [type=]nbd,id=ID,node-name=NODE[,name=NAME][,description=TEXT]
            [,writable=on|off][,iothread=ID][,allocation-depth=on|off]
                          serve a node over NBD (after --nbd-server)
-  --export [type=]vhost-user-blk,id=ID,node-name=NODE,addr.type=unix,addr.path=PATH
-           [,writable=on|off][,iothread=ID][,num-queues=NUMBER]
-           [,logical-block-size=BYTES]
+  --export [type=]vhost-user-blk,id=ID,node-name=NODE
+           ,addr.type=unix,addr.path=PATH[,writable=on|off]
+           [,iothread=ID][,num-queues=NUMBER][,logical-block-size=BYTES]
                          serve a node to a virtual machine over vhost-user
 
   --metrics PATH|HOST:PORT

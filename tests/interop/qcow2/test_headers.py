@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Images whose header lies are refused as QEMU refuses them, at once and in little memory."""
 
+import json
 import os
 import shutil
 import struct
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,19 +98,25 @@ def make(path, pokes):
             image.write(data)
 
 
+# A process starts with the peak of the memory of whoever made it, so a small one makes it.
+MEASURE = """
+import json, os, resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                      stderr=subprocess.PIPE)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([done.returncode, done.stderr.decode(errors="replace"),
+                  usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+"""
+
+
 def refusal(program, path, *options):
     """(status, stderr) of a read, and what it cost: KiB."""
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen([program, "-f", "qcow2", *options, "-c", "read 0 512",
-                                    path.name],
-                                   cwd=path.parent, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        errors.seek(0)
-        text = errors.read().decode(errors="replace")
-    assert usage.ru_utime + usage.ru_stime < MOST_SECONDS
-    return (process.returncode, text), usage.ru_maxrss
+    command = [program, "-f", "qcow2", *options, "-c", "read 0 512", path.name]
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", MEASURE, *command], cwd=path.parent,
+                          capture_output=True, text=True, check=True, timeout=60)
+    status, text, seconds, memory = json.loads(done.stdout)
+    assert seconds < MOST_SECONDS
+    return (status, text), memory
 
 
 @pytest.mark.parametrize("options", [[], ["-r"]], ids=["read-write", "read-only"])
