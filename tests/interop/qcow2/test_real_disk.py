@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def run(*words, status=(0,)):
                           env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
     assert done.returncode in status, f"{words}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def wait_for_release(image):
+    """The kernel ends the requests of a killed process, and its locks, a moment after it."""
+    deadline = time.monotonic() + 30
+    while subprocess.run([OURS, "info", str(image)], capture_output=True, timeout=60,
+                         check=False).returncode != 0:
+        assert time.monotonic() < deadline, "the image stays locked"
+        time.sleep(0.05)
 
 
 def make_file_system(tmp_path):
@@ -98,6 +108,7 @@ def test_fsck_passes_after_kill_9_under_load(start, tmp_path, options):
     for writer in writers:
         writer.join()
 
+    wait_for_release(image)
     run(OURS, "check", image, status=(0, 3))
     run("qemu-img", "check", image, status=(0, 3))
     run(OURS, "check", "-r", "leaks", image)
