@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from support.program import ROOT
+
 MIB = 1 << 20
 
 
@@ -207,3 +209,29 @@ def test_bitmaps_go_and_come_with_the_activity_of_the_image(daemon, image):
     daemon.qmp.cmd("blockdev-set-active", {"node-name": "disk", "active": True})
     assert bitmaps(daemon)["b0"]["count"] == 65536
     assert os.path.exists(image)
+
+
+def convert(source, target, *options):
+    tool = str(ROOT / os.environ.get("STRATA_BUILD", "build") / "bin/strata-img")
+    return subprocess.run([tool, "convert", "--bitmaps", *options, "-f", "qcow2", "-O", "qcow2",
+                           source, target], capture_output=True, text=True, timeout=60,
+                          check=False)
+
+
+def test_convert_copies_bitmaps_and_leaves_out_broken_ones_when_told_to(daemon, image):
+    run("qemu-img", "bitmap", "--add", image, "broken")
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "abort", image], capture_output=True,
+                   timeout=60, check=False)
+    run("qemu-img", "bitmap", "--add", "-g", "512", image, "good")
+    run("qemu-io", "-f", "qcow2", "-c", "write 1M 512", image)
+    target = daemon.file("b.qcow2")
+    done = convert(image, target)
+    assert done.returncode == 1
+    assert done.stderr == ("strata-img: Cannot copy inconsistent bitmap 'broken'\n"
+                           "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove'\n")
+    done = convert(image, target, "--skip-broken-bitmaps")
+    assert (done.returncode, done.stderr) == (
+        0, "strata-img: warning: Skipping inconsistent bitmap 'broken'\n")
+    assert qemu_bitmaps(target) == {"good": []}
+    assert qemu_dirty(target, "good") == [(MIB, 512)]
+    check(target)

@@ -50,16 +50,4 @@ Task<void> copy_bitmaps(MainLoop& loop, Node& from, Node& to) {
   }
 }
 
-uint64_t measure_bitmaps(const Node& from, uint64_t cluster_size) {
-  uint64_t sum = 0;
-  uint64_t directory = 0;
-  for (const DirtyBitmapPtr& bitmap : from.bitmaps().all()) {
-    if (!bitmap->is_persistent() || bitmap->is_inconsistent()) continue;
-    uint64_t bytes = align_up(bitmap->serialized_bytes(), cluster_size);
-    sum += bytes + align_up(bytes / cluster_size * sizeof(uint64_t), cluster_size);
-    directory += align_up(24 + bitmap->name().size(), 8);
-  }
-  return sum + align_up(directory, cluster_size);
-}
-
 }  // namespace strata::tools

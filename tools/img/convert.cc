@@ -4,6 +4,7 @@
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
 #include "tools/common/numbers.h"
+#include "tools/img/bitmaps.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
 
@@ -308,6 +309,7 @@ class Conversion {
       co_await create_target(tool_, request_, target_name_, std::move(values));
     co_await open_target();
     co_await copy();
+    if (request_.bitmaps) co_await copy_bitmaps(tool_.loop(), sources_[0]->node(), target_->node());
   }
 
  private:
@@ -328,6 +330,7 @@ class Conversion {
   void check_bitmap_sources() const {
     if (sources_.size() > 1) throw Error("Copying bitmaps only possible with single source");
     if (qcow2::image_of(sources_[0]->node()) == nullptr) throw Error("Source lacks bitmap support");
+    check_bitmaps(sources_[0]->node(), request_.skip_broken);
   }
 
   Task<void> open_target() {
