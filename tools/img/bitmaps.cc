@@ -24,7 +24,7 @@ Task<void> copy_bitmap(MainLoop& loop, DirtyBitmapPtr bitmap, Node& to) {
   std::optional<Error> failed;
   bool added = false;
   try {
-    NewBitmap copy{name, bitmap->granularity(), true, true};
+    NewBitmap copy{name, bitmap->granularity(), true, !bitmap->is_enabled()};
     co_await add_bitmap(loop, to, std::move(copy));
     added = true;
     step = "populate";
