@@ -29,6 +29,13 @@ struct NodeOptions {
   bool discard_unmap = false;
   bool force_share = false;
   qapi::BlockdevDetectZeroesOptions detect_zeroes = qapi::BlockdevDetectZeroesOptions::off;
+  // The format was not named but recognised by what is in the file, which others may have written:
+  // the driver trusts the image less.
+  bool guessed_format = false;
+  // Only what the image says about itself is wanted: guest data, keys and files that hold data
+  // elsewhere are left alone. Children inherit it.
+  bool metadata_only = false;
+  unsigned backing_depth = 0;  // how many overlays it was opened for, one above the other
 };
 
 // What the requests of all contexts share. Everything is atomic, or a lock for coroutines.

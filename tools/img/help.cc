@@ -2,14 +2,16 @@
 //
 // The table of sub-commands, and the help.
 #include <algorithm>
-#include <array>
 
 #include "tools/img/command.h"
 
 namespace strata::tools {
 namespace {
 
-constexpr std::array<Subcommand, 11> kSubcommands{{
+constexpr Subcommand kSubcommands[]{
+    {"amend", run_amend,
+     "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options "
+     "filename"},
     {"bench", run_bench,
      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S "
@@ -17,6 +19,9 @@ constexpr std::array<Subcommand, 11> kSubcommands{{
     {"check", run_check,
      "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | "
      "all]] [-T src_cache] [-U] filename"},
+    {"commit", run_commit,
+     "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] "
+     "[-d] [-p] filename"},
     {"compare", run_compare,
      "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
      "[-s] [-U] filename1 filename2"},
@@ -42,13 +47,16 @@ constexpr std::array<Subcommand, 11> kSubcommands{{
     {"measure", run_measure,
      "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] "
      "[--image-opts] [-f fmt] [-l snapshot_param] filename]"},
+    {"rebase", run_rebase,
+     "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] "
+     "[-u] [-c] -b backing_file [-B backing_fmt] filename"},
     {"resize", run_resize,
      "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
      "[--shrink] filename [+ | -]size"},
     {"snapshot", run_snapshot,
      "[--object objectdef] [-f fmt | --image-opts] [-U] [-q] [-l | -a snapshot | -c "
      "snapshot | -d snapshot] filename"},
-}};
+};
 
 constexpr char kParameters[] =
     "Command parameters:\n"

@@ -3,7 +3,7 @@
 // open, close, reopen, info.
 #include "qapi/types_block_info.h"
 #include "tools/common/image_info.h"
-#include "tools/common/option_tree.h"
+#include "block/names/options.h"
 #include "tools/io/report.h"
 #include "tools/io/shell.h"
 
