@@ -20,6 +20,14 @@ namespace strata {
 
 class AioContext;
 
+// The files of the overlays for which an image is opened, the nearest first.
+struct OverlayTrail {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  unsigned depth = 1;
+  std::shared_ptr<const OverlayTrail> above;
+};
+
 // What is in force for a node, after inheritance by child role.
 struct NodeOptions {
   bool read_only = false;
@@ -35,7 +43,8 @@ struct NodeOptions {
   // Only what the image says about itself is wanted: guest data, keys and files that hold data
   // elsewhere are left alone. Children inherit it.
   bool metadata_only = false;
-  unsigned backing_depth = 0;  // how many overlays it was opened for, one above the other
+  // Set while what lies below an overlay is opened.
+  std::shared_ptr<const OverlayTrail> overlays;
 };
 
 // What the requests of all contexts share. Everything is atomic, or a lock for coroutines.

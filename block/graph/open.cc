@@ -83,10 +83,9 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
   inherited.force_share = parent.force_share;
   inherited.discard_unmap = true;
   inherited.metadata_only = parent.metadata_only;
-  inherited.backing_depth = parent.backing_depth;
+  inherited.overlays = parent.overlays;
   if (roles.has(ChildRole::cow)) {
     inherited.read_only = true;
-    ++inherited.backing_depth;
   } else {
     inherited.read_only = parent.read_only;
     inherited.auto_read_only = parent.auto_read_only;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/names/backing.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -91,23 +93,47 @@ Task<std::string> guess_driver(OpenContext& context, object& options, NodePtr& f
   co_return std::string(format);
 }
 
+// A file that lies above itself ends the search; so does a chain that cannot be meant.
+void add_to_trail(Node& node, const RecordedName& backing) {
+  std::shared_ptr<const OverlayTrail>& above = node.mutable_options().overlays;
+  auto trail = std::make_shared<OverlayTrail>();
+  struct stat status{};
+  if (!backing.image.empty() && ::stat(backing.image.c_str(), &status) == 0) {
+    trail->device = status.st_dev;
+    trail->inode = status.st_ino;
+    for (const OverlayTrail* one = above.get(); one != nullptr; one = one->above.get())
+      if (one->device == trail->device && one->inode == trail->inode)
+        throw Error("Backing file '{}' creates an infinite loop.", backing.image);
+  }
+  trail->depth = above ? above->depth + 1 : 1;
+  if (trail->depth > kMaxBackingDepth)
+    throw Error("There are more than {} backing files, one behind the other", kMaxBackingDepth);
+  trail->above = std::move(above);
+  above = std::move(trail);
+}
+
 }  // namespace
 
+void confine_recorded_name(const std::string& name, object& options) {
+  if (has_protocol_prefix(name) && !name.starts_with("file:")) confine(options);
+}
+
 Task<Edge*> open_recorded_backing(OpenContext& context, RecordedName backing) {
-  if (context.node.options().backing_depth >= kMaxBackingDepth)
-    throw Error("There are more than {} backing files, one behind the other", kMaxBackingDepth);
+  add_to_trail(context.node, backing);
   ImageName name;
   name.filename = absolute_name(backing.name, backing.image);
   name.format = backing.format;
   if (backing.format) name.options["driver"] = *backing.format;
   object options = resolve_image_name(context.layer, name);
-  if (has_protocol_prefix(backing.name) && !backing.name.starts_with("file:")) confine(options);
+  confine_recorded_name(backing.name, options);
   NodePtr file;
   bool guessed = !options.contains("driver");
   if (guessed) options["driver"] = co_await guess_driver(context, options, file);
   qapi::BlockdevOptions typed = read_options(context.layer, std::move(options));
   qapi::BlockdevRef reference = qapi::Box<qapi::BlockdevOptions>(std::move(typed));
-  co_return co_await context.open_child(reference, "backing", ChildRole::cow, guessed);
+  Edge* edge = co_await context.open_child(reference, "backing", ChildRole::cow, guessed);
+  context.node.mutable_options().overlays.reset();
+  co_return edge;
 }
 
 }  // namespace strata

@@ -9,6 +9,7 @@
 // STRATA_BACKING_DRIVERS, by the names of their drivers.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <optional>
 #include <string>
 
@@ -24,6 +25,10 @@ struct RecordedName {
   std::optional<std::string> format;  // to be guessed where it is not recorded
   std::string image;                  // whose directory a relative name starts from
 };
+
+// Throws Error for options, made of a name that an image contains, that lead further than such names
+// may; takes away what such names do not decide.
+void confine_recorded_name(const std::string& name, boost::json::object& options);
 
 // Opens it as the child "backing" of the node that is being opened. Throws Error.
 Task<Edge*> open_recorded_backing(OpenContext& context, RecordedName backing);

@@ -2,6 +2,7 @@
 #include "tools/common/image.h"
 
 #include "block/graph/open.h"
+#include "block/names/backing.h"
 #include "block/names/image.h"
 #include "block/names/options.h"
 #include "qapi/visit_blockdev.h"
@@ -30,7 +31,9 @@ void leave_out_backing(qapi::BlockdevOptions& options) {
 class Opener {
  public:
   Opener(Tool& tool, const ImageSource& source, OpenFlags flags)
-      : tool_(tool), flags_(flags), options_(resolve_image_name(tool.layer(), source)) {}
+      : tool_(tool), flags_(flags), options_(resolve_image_name(tool.layer(), source)) {
+    if (flags.recorded_name) confine_recorded_name(source.filename.value_or(""), options_);
+  }
 
   Task<NodePtr> open() {
     bool guessed = !options_.contains("driver");

@@ -35,6 +35,8 @@ struct OpenFlags {
   bool to_check = false;
   // For information only: NodeOptions.
   bool metadata_only = false;
+  // The name was found in an image (block/names/backing.h).
+  bool recorded_name = false;
   // Writes go to a temporary overlay.
   bool snapshot = false;
   // False: a format that has to be guessed is not warned of.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <boost/json/array.hpp>
+#include <set>
 
+#include "block/names/backing.h"
 #include "qapi/runtime/json_writer.h"
 #include "qapi/visit_block_info.h"
 #include "tools/common/image_info.h"
@@ -59,7 +61,7 @@ Request parse(Words& words) {
         break;
     }
   }
-  request.flags.no_backing = !request.whole_chain;
+  request.flags.no_backing = true;
   return request;
 }
 
@@ -75,20 +77,36 @@ void print(const std::vector<qapi::BlockGraphInfo>& chain, const Request& reques
   fmt::print("{}\n", qapi::write_json(shown, qapi::JsonStyle::pretty));
 }
 
+// One image at a time, each under the name that the one before has for it.
+Task<std::vector<qapi::BlockGraphInfo>> look_at_chain(Images& images, Request request,
+                                                      std::string name) {
+  std::vector<qapi::BlockGraphInfo> chain;
+  std::set<std::string> seen;
+  for (;;) {
+    if (!seen.insert(name).second) throw Error("Backing file '{}' creates an infinite loop.", name);
+    if (seen.size() > kMaxBackingDepth)
+      throw Error("There are more than {} backing files, one behind the other", kMaxBackingDepth);
+    Backend* image =
+        co_await images.open(name, request.format, request.image_options, request.flags);
+    chain.push_back(describe_node_tree(image->node(), request.limits));
+    co_await images.close_all();
+    const qapi::BlockGraphInfo& info = chain.back();
+    if (!request.whole_chain || !info.backing_filename) break;
+    name = info.full_backing_filename.value_or(*info.backing_filename);
+    request.format = info.backing_filename_format;
+    request.image_options = false;
+    request.flags.recorded_name = true;
+  }
+  co_return chain;
+}
+
 }  // namespace
 
 Task<int> run_info(Images& images, Words& words) {
   Request request = parse(words);
   std::vector<std::string> rest = words.rest();
   if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  Backend* image =
-      co_await images.open(rest[0], request.format, request.image_options, request.flags);
-  std::vector<qapi::BlockGraphInfo> chain;
-  for (const Node* node = &image->node(); node != nullptr; node = node->backing()) {
-    chain.push_back(describe_node_tree(*node, request.limits));
-    if (!request.whole_chain) break;
-  }
-  print(chain, request);
+  print(co_await look_at_chain(images, request, rest[0]), request);
   co_return 0;
 }
 
