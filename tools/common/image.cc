@@ -3,6 +3,7 @@
 
 #include "block/graph/open.h"
 #include "block/names/backing.h"
+#include "block/names/filename.h"
 #include "block/names/image.h"
 #include "block/names/options.h"
 #include "qapi/visit_blockdev.h"
@@ -39,6 +40,7 @@ class Opener {
     bool guessed = !options_.contains("driver");
     if (guessed) co_await add_guessed_format();
     apply_flags(options_, true);
+    if (has_partial_backing()) co_await complete_backing();
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
     if (flags_.no_backing) leave_out_backing(typed);
     co_return co_await open_node(tool_.loop(), tool_.layer(), std::move(typed),
@@ -67,6 +69,43 @@ class Opener {
     if (format == "raw" && flags_.writable && flags_.warn_of_guess) warn_of_guess();
     options_["driver"] = std::string(format);
     options_["file"] = file_->name();
+  }
+
+  // "backing.driver=qcow2" changes how the backing file is opened, "backing.file.filename=a" where
+  // it is; the image knows the rest.
+  bool has_partial_backing() const {
+    const boost::json::value* backing = options_.if_contains("backing");
+    const object* members = backing != nullptr ? backing->if_object() : nullptr;
+    if (members == nullptr || flags_.no_backing) return false;
+    const DriverDescriptor* driver = find_driver(tool_.layer(), member_string(*members, "driver"));
+    if (driver == nullptr) return !members->contains("driver");
+    return driver->is_format && !members->contains("file");
+  }
+
+  Task<void> complete_backing() {
+    object alone = options_;
+    alone.erase("backing");
+    qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(alone));
+    leave_out_backing(typed);
+    NodePtr image =
+        co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), {.metadata_only = true});
+    std::optional<Driver::BackingName> recorded = image->driver().backing_name();
+    std::string file = image->file_name().exact;
+    co_await tool_.layer().release(tool_.loop(), std::move(image));
+    ImageName name;
+    name.options = options_.at("backing").get_object();
+    if (recorded && !recorded->format.empty()) name.format = recorded->format;
+    if (recorded && !name.options.contains("file"))
+      name.filename = absolute_name(recorded->name, file);
+    object backing = resolve_image_name(tool_.layer(), name);
+    if (name.filename) confine_recorded_name(recorded->name, backing);
+    if (!backing.contains("driver")) {
+      backing_file_ = co_await open_options(backing.at("file").get_object());
+      backing["driver"] =
+          std::string(co_await guess_format(tool_.loop(), tool_.layer(), backing_file_));
+      backing["file"] = backing_file_->name();
+    }
+    options_["backing"] = std::move(backing);
   }
 
   void warn_of_guess() const {
@@ -109,7 +148,8 @@ class Opener {
   Tool& tool_;
   OpenFlags flags_;
   object options_;
-  NodePtr file_;  // opened to guess the format
+  NodePtr file_;          // opened to guess the format
+  NodePtr backing_file_;  // the same for the backing file
 };
 
 }  // namespace
