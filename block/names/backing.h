@@ -26,8 +26,8 @@ struct RecordedName {
   std::string image;                  // whose directory a relative name starts from
 };
 
-// Throws Error for options, made of a name that an image contains, that lead further than such names
-// may; takes away what such names do not decide.
+// Throws Error for options, made of a name that an image contains, that lead further than such
+// names may; takes away what such names do not decide.
 void confine_recorded_name(const std::string& name, boost::json::object& options);
 
 // Opens it as the child "backing" of the node that is being opened. Throws Error.

@@ -58,11 +58,11 @@ const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view na
 object resolve_image_name(const BlockLayer& layer, const ImageName& name) {
   object options = name.options;
   std::optional<std::string> filename = name.filename;
+  if (name.format && !options.contains("driver")) options["driver"] = *name.format;
   if (filename && filename->starts_with(kJsonPrefix)) {
     merge_options(options, parse_json_name(*filename));
     filename.reset();
   }
-  if (name.format && !options.contains("driver")) options["driver"] = *name.format;
   if (options.contains("driver")) {
     std::string driver = member_string(options, "driver");
     if (find_driver(layer, driver) == nullptr) throw Error("Unknown driver '{}'", driver);

@@ -45,7 +45,8 @@ void check_amendment(const Image& image, const Amendment& amendment) {
   if (amendment.data_file_raw.value_or(false) && !image.data_file_raw())
     throw Error("data-file-raw cannot be set on existing images");
   check_refcount_bits(amendment, version, image.geometry().refcount_bits());
-  if (amendment.lazy_refcounts.value_or(false) && version < 3)
+  // Set before, and taken away by, a lower version.
+  if (amendment.lazy_refcounts.value_or(false) && std::max(version, image.header().version) < 3)
     throw Error(
         "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or "
         "greater)");

@@ -109,8 +109,8 @@ Task<Result<std::map<uint64_t, uint64_t>>> Image::all_l2_tables() {
   std::map<uint64_t, uint64_t> tables;
   for (size_t i = 0; i < l1_.size(); ++i)
     if (HostOffset at = l1_.load(L1Index(i)).offset(); at.value != 0) ++tables[at.value];
-  for (const Snapshot& snapshot : snapshots_) {
-    Result<std::vector<std::byte>> l1 = co_await read_l1(snapshot);
+  for (size_t i = 0; i < snapshots_.size(); ++i) {
+    Result<std::vector<std::byte>> l1 = co_await read_l1(i);
     if (!l1) co_return l1.status();
     for (size_t at = 0; at + 8 <= l1->size(); at += 8) {
       HostOffset table = L1Entry(load_be<uint64_t>(*l1, at)).offset();

@@ -27,9 +27,6 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
     throw Error("Cannot resize qcow2 with persistent bitmaps that were not loaded into memory");
   if (size < old_size && options.preallocation != qapi::PreallocMode::off)
     throw Error("Preallocation can't be used for shrinking an image");
-  if (options.preallocation != qapi::PreallocMode::off && backing() != nullptr &&
-      !geometry_.extended_l2())
-    throw Error("Unsupported preallocation mode '{}'", qapi::to_string(options.preallocation));
   check(co_await before_first_write(), "Failed to update the image size");
   if (size < old_size) {
     check(co_await shrink(size), "Failed to discard cropped clusters");

@@ -66,7 +66,8 @@ class Opener {
       file_ = co_await open_options(std::move(below));
     }
     std::string_view format = co_await guess_format(tool_.loop(), tool_.layer(), file_);
-    if (format == "raw" && flags_.writable && flags_.warn_of_guess) warn_of_guess();
+    bool writes = flags_.writable || flags_.will_write;
+    if (format == "raw" && writes && flags_.warn_of_guess) warn_of_guess();
     options_["driver"] = std::string(format);
     options_["file"] = file_->name();
   }

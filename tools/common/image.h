@@ -35,6 +35,8 @@ struct OpenFlags {
   bool to_check = false;
   // For information only: NodeOptions.
   bool metadata_only = false;
+  // It will be opened for writing later: the user is warned as then.
+  bool will_write = false;
   // The name was found in an image (block/names/backing.h).
   bool recorded_name = false;
   // Writes go to a temporary overlay.

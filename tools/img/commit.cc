@@ -142,7 +142,7 @@ Task<std::vector<ChainLink>> look_at_chain(Images& images, const Request& reques
                                            const std::string& name) {
   OpenFlags flags = request.flags;
   flags.writable = false;
-  flags.warn_of_guess = false;
+  flags.will_write = true;
   Backend* image = co_await images.open(name, request.format, request.image_options, flags);
   Node* base = image->node().backing();
   if (request.base) {

@@ -39,7 +39,8 @@ constexpr Subcommand kSubcommands[]{
      "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
      "[skip=blocks] if=input of=output"},
     {"info", run_info,
-     "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [--limits] [-t cache] "
+     "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [--limits] "
+     "[-t cache] "
      "[-U] filename"},
     {"map", run_map,
      "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "

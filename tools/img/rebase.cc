@@ -261,7 +261,7 @@ Task<int> run_rebase(Images& images, Words& words) {
   std::vector<std::string> rest = words.rest();
   if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
   if (!request.unsafe && !request.backing)
-    throw UsageError{"Must specify backing file (-b) or use simple rebase mode (-u)"};
+    throw UsageError{"Must specify backing file (-b) or use unsafe mode (-u)"};
   if (request.backing_format &&
       find_driver(images.tool().layer(), *request.backing_format) == nullptr)
     throw Error("Invalid format name: '{}'", *request.backing_format);

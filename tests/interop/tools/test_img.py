@@ -11,8 +11,9 @@ import pytest
 
 import compare
 
-pytestmark = pytest.mark.skipif(not compare.available("qemu-img") or not compare.available("qemu-io"),
-                                reason="needs both programs")
+pytestmark = pytest.mark.skipif(
+    not (compare.available("qemu-img") and compare.available("qemu-io")),
+    reason="needs both programs")
 
 SESSIONS = [[line.split(" ") for line in session.split("\n") if not line.startswith("#")]
             for session in Path(__file__).with_name("img_sessions.txt")
@@ -25,6 +26,8 @@ NEWER = [
     # info tells of the file below
     (r"(?m)^( *)Child node '/.*\n(\1    .*\n)*", ""),
     (r"(?m)^ *disk size: .*\n", ""),
+    (r"qemu-img: --output expects 'human' or 'json', not '.*'\nTry --help",
+     "qemu-img: --output must be used with human or json as argument."),
     (r"qemu-img: Value '.*' is out of range for parameter 'size'\n",
      "qemu-img: Parameter 'size' expects a non-negative number below 2^64\n"
      "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
@@ -64,7 +67,7 @@ def newer(text):
 
 
 def contents(place):
-    """What a guest would read from each image, as QEMU reads it; and whether QEMU finds it sound."""
+    """What a guest would read from each image as QEMU reads it, and whether that is sound."""
     found = {}
     for path in sorted(place.iterdir()):
         done = subprocess.run(["qemu-img", "convert", "-O", "raw", path.name, "raw.tmp"], cwd=place,
