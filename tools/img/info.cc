@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <boost/json/array.hpp>
+#include <filesystem>
 #include <set>
 
 #include "block/names/backing.h"
@@ -83,7 +84,10 @@ Task<std::vector<qapi::BlockGraphInfo>> look_at_chain(Images& images, Request re
   std::vector<qapi::BlockGraphInfo> chain;
   std::set<std::string> seen;
   for (;;) {
-    if (!seen.insert(name).second) throw Error("Backing file '{}' creates an infinite loop.", name);
+    std::error_code unknown;
+    std::filesystem::path path = std::filesystem::canonical(name, unknown);
+    if (!seen.insert(unknown ? name : path.string()).second)
+      throw Error("Backing file '{}' creates an infinite loop.", name);
     if (seen.size() > kMaxBackingDepth)
       throw Error("There are more than {} backing files, one behind the other", kMaxBackingDepth);
     Backend* image =

@@ -85,7 +85,7 @@ def test_a_guessed_image_does_not_write_to_a_data_file_elsewhere(tmp_path):
 
 @pytest.mark.parametrize("name", [
     "nbd://localhost/x", "nbd:unix:/nowhere",
-    "json:{\"driver\":\"nbd\",\"server.type\":\"unix\",\"server.path\":\"/nowhere\"}",
+    "json:{\"file.driver\":\"nbd\",\"file.path\":\"/nowhere\"}",
     "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"host_device\",\"filename\":\"/dev/zero\"}}",
     "json:{\"driver\":\"raw\",\"file.filename\":\"nbd://localhost\"}",
     "json:{\"driver\":\"raw\",\"file\":\"some-node\"}"])
