@@ -152,7 +152,7 @@ Task<std::vector<ChainLink>> look_at_chain(Images& images, const Request& reques
   }
   if (base == nullptr) throw Error("Image does not have a backing file");
   std::vector<ChainLink> links = describe_chain(image->node(), *base);
-  co_await images.close_all();
+  (void)co_await images.close_all();
   co_return links;
 }
 

@@ -93,7 +93,7 @@ Task<std::vector<qapi::BlockGraphInfo>> look_at_chain(Images& images, Request re
     Backend* image =
         co_await images.open(name, request.format, request.image_options, request.flags);
     chain.push_back(describe_node_tree(image->node(), request.limits));
-    co_await images.close_all();
+    (void)co_await images.close_all();
     const qapi::BlockGraphInfo& info = chain.back();
     if (!request.whole_chain || !info.backing_filename) break;
     name = info.full_backing_filename.value_or(*info.backing_filename);
