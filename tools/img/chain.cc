@@ -32,7 +32,7 @@ std::string real_path(const std::string& name) {
 }
 
 bool is_called(const Node& overlay, const Node& image, const std::string& name) {
-  if (image.display_name() == name) return true;
+  if (has_protocol_prefix(name) && image.display_name() == name) return true;
   if (auto recorded = overlay.driver().backing_name(); recorded && recorded->name == name)
     return true;
   std::string file = image.file_name().exact;

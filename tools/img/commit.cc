@@ -105,7 +105,7 @@ class Commit {
 
  private:
   [[noreturn]] static void fail(Status status) {
-    throw Error::from_text(Error::describe_errno(status.error_number()), status.error_number());
+    throw Error::from_errno(status.error_number(), "Block job failed");
   }
 
   Task<void> copy(uint64_t offset, uint64_t bytes, StatusFlags flags) {
