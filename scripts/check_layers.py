@@ -19,6 +19,7 @@ ROWS = [
     ["block/bitmap"],
     ["block/graph"],
     ["block/io"],
+    ["block/names"],
     ["block/drivers", "block/qcow2", "block/crypto"],
     ["block/jobs"],
     ["block/export"],
@@ -38,6 +39,7 @@ BESIDE = {
 EXTRA = [
     ("block/graph", {"qapi/runtime", "qapi/types"}),
     ("block/io", {"qapi/runtime", "qapi/types"}),
+    ("block/names", {"qapi/runtime", "qapi/types"}),
     ("block/drivers", {"qapi/runtime", "qapi/types"}),
     ("block/qcow2", {"qapi/runtime", "qapi/types", "block/crypto"}),
     ("block/crypto", {"qapi/runtime", "qapi/types"}),

@@ -36,11 +36,15 @@ CompletionRing* ring_of(io_context_t handle) noexcept {
 
 }  // namespace
 
+// Ending a context takes the kernel tens of milliseconds, so what worked once is not tried again.
 int LinuxAioEngine::probe() noexcept {
+  static std::atomic<bool> works{false};
+  if (works.load(std::memory_order_relaxed)) return 0;
   io_context_t handle = nullptr;
   int error = io_setup(1, &handle);
   if (error < 0) return -error;
   io_destroy(handle);
+  works.store(true, std::memory_order_relaxed);
   return 0;
 }
 

@@ -28,7 +28,7 @@ class LuksDriver final : public Driver, public crypto::EncryptionOwner {
     if (detached)
       header_ = co_await context.open_child(*options_.header, "header", ChildRole::metadata);
     crypto::LuksPlace place{detached ? header_ : file_};
-    bool needs_key = !context.node.options().no_io;
+    bool needs_key = !context.node.options().metadata_only;
     // A key that is not there is complained about first.
     std::optional<crypto::SecretBytes> password;
     if (needs_key) password = crypto::find_password(context.layer, options_.key_secret, "");

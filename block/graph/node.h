@@ -20,6 +20,14 @@ namespace strata {
 
 class AioContext;
 
+// The files of the overlays for which an image is opened, the nearest first.
+struct OverlayTrail {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  unsigned depth = 1;
+  std::shared_ptr<const OverlayTrail> above;
+};
+
 // What is in force for a node, after inheritance by child role.
 struct NodeOptions {
   bool read_only = false;
@@ -28,9 +36,15 @@ struct NodeOptions {
   bool cache_no_flush = false;
   bool discard_unmap = false;
   bool force_share = false;
-  // Opened to be told of: what would need a key does without, and is not read.
-  bool no_io = false;
   qapi::BlockdevDetectZeroesOptions detect_zeroes = qapi::BlockdevDetectZeroesOptions::off;
+  // The format was not named but recognised by what is in the file, which others may have written:
+  // the driver trusts the image less.
+  bool guessed_format = false;
+  // Only what the image says about itself is wanted: guest data, keys and files that hold data
+  // elsewhere are left alone. Children inherit it.
+  bool metadata_only = false;
+  // Set while what lies below an overlay is opened.
+  std::shared_ptr<const OverlayTrail> overlays;
 };
 
 // What the requests of all contexts share. Everything is atomic, or a lock for coroutines.

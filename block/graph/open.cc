@@ -81,8 +81,9 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
   inherited.cache_direct = parent.cache_direct;
   inherited.cache_no_flush = parent.cache_no_flush;
   inherited.force_share = parent.force_share;
-  inherited.no_io = parent.no_io;
   inherited.discard_unmap = true;
+  inherited.metadata_only = parent.metadata_only;
+  inherited.overlays = parent.overlays;
   if (roles.has(ChildRole::cow)) {
     inherited.read_only = true;
   } else {
@@ -93,17 +94,17 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
 }
 
 Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
-                        OpenFor purpose) {
+                        OpenHow how) {
   NodeOptions in_force = effective_options(options);
-  in_force.no_io = purpose == OpenFor::description;
+  in_force.guessed_format = how.guessed_format;
+  in_force.metadata_only = how.metadata_only;
   trace_bdrv_open_common("node {} driver {}", options.node_name.value_or(""),
                          to_string(options.driver));
-  co_return co_await NodeOpener(loop, layer)
-      .open(std::move(options), in_force, purpose == OpenFor::check);
+  co_return co_await NodeOpener(loop, layer).open(std::move(options), in_force, how.to_check);
 }
 
 Task<Edge*> OpenContext::open_child(const qapi::BlockdevRef& reference, std::string name,
-                                    ChildRoles roles) {
+                                    ChildRoles roles, bool guessed_format) {
   NodePtr child;
   if (const auto* existing = std::get_if<std::string>(&reference)) {
     child = layer.lookup_node(*existing);
@@ -111,6 +112,7 @@ Task<Edge*> OpenContext::open_child(const qapi::BlockdevRef& reference, std::str
     const qapi::BlockdevOptions& inline_options =
         *std::get<qapi::Box<qapi::BlockdevOptions>>(reference);
     NodeOptions in_force = effective_child_options(inline_options, node.options(), roles);
+    in_force.guessed_format = guessed_format;
     child = co_await NodeOpener(loop, layer).open(inline_options, in_force, false);
   }
   GraphPlan plan(loop);

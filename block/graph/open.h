@@ -27,16 +27,21 @@ struct OpenContext {
 
   // Opens what is defined inline, or takes the node that is referred to, as a child of this node.
   // An inline child inherits by its roles what it does not set itself. Throws Error.
-  Task<Edge*> open_child(const qapi::BlockdevRef& reference, std::string name, ChildRoles roles);
+  Task<Edge*> open_child(const qapi::BlockdevRef& reference, std::string name, ChildRoles roles,
+                         bool guessed_format = false);
 };
 
-// What for: requests; a check (see OpenContext); or only to be told of, without a key.
-enum class OpenFor : uint8_t { use, check, description };
+// What the options do not say about a node that is opened.
+struct OpenHow {
+  bool guessed_format = false;  // NodeOptions
+  bool metadata_only = false;   // NodeOptions
+  bool to_check = false;        // OpenContext
+};
 
 // Opens a node and all that its options define inline. The result is held by the caller alone.
 // Throws Error, with nothing left behind.
 Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
-                        OpenFor purpose = OpenFor::use);
+                        OpenHow how = {});
 
 // What the options say about a node, over what a child inherits from its parent.
 NodeOptions effective_options(const qapi::BlockdevOptions& options);

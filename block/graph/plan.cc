@@ -121,25 +121,32 @@ void GraphPlan::check_writable(const Node& node, Permissions cumulative) const {
   }
 }
 
-void GraphPlan::update_children(Node& node, Permissions cumulative) {
+std::vector<Node*> GraphPlan::update_children(Node& node, Permissions cumulative) {
+  std::vector<Node*> changed;
   for (const auto& edge : node.children()) {
     if (!edge->node_ptr()) continue;
     Permissions wanted = node.driver().child_permissions(*edge, cumulative);
     if (edge->node().options().force_share) wanted.shared = kAllPermissions;
-    if (wanted != edge->permissions()) change_permissions(*edge, wanted);
+    if (wanted == edge->permissions()) continue;
+    change_permissions(*edge, wanted);
+    changed.push_back(&edge->node());
   }
+  return changed;
 }
 
 void GraphPlan::prepare() {
   assert(prepared_.empty());
+  std::unordered_set<const Node*> due;
+  for (const NodePtr& node : touched_) due.insert(node.get());
   for (Node* node : affected_in_order()) {
+    if (!due.contains(node)) continue;  // nothing above it asks for anything else
     if (!node->has_driver()) continue;  // still being opened: asks for nothing yet
     check_conflicts(*node);
     Permissions cumulative = node->cumulative_permissions();
     check_writable(*node, cumulative);
     node->driver().prepare_permissions(loop_, cumulative);
     prepared_.push_back(node->shared_from_this());
-    update_children(*node, cumulative);
+    for (const Node* child : update_children(*node, cumulative)) due.insert(child);
   }
 }
 

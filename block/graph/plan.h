@@ -49,7 +49,8 @@ class GraphPlan {
  private:
   void check_conflicts(const Node& node) const;
   void check_writable(const Node& node, Permissions cumulative) const;
-  void update_children(Node& node, Permissions cumulative);
+  // Returns those children of which something else is asked now.
+  std::vector<Node*> update_children(Node& node, Permissions cumulative);
   void change_permissions(Edge& edge, Permissions permissions);
   std::vector<Node*> affected_in_order() const;
 

@@ -67,7 +67,7 @@ void check_combinations(const Options& options, bool v3) {
   if (options.backing_file && preallocation != qapi::PreallocMode::off && !subclusters)
     throw Error(
         "Backing file and preallocation can only be used at the same time if extended_l2 "
-        "is enabled");
+        "is on");
   if (options.backing_fmt && !options.backing_file)
     throw Error("Backing format cannot be used without backing file");
   if (options.data_file_raw.value_or(false) && !options.data_file)

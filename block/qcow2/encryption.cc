@@ -76,7 +76,7 @@ Task<Encryption> Encryption::open(const Node& node, Edge& file, const Header& he
     co_return co_await open_luks(node, {&file, place.offset.value, place.length}, secret);
   }
   if (method == Method::none) co_return Encryption();
-  if (!node.options().no_io) co_return make_aes(node.layer(), secret);
+  if (!node.options().metadata_only) co_return make_aes(node.layer(), secret);
   Encryption locked;
   locked.method_ = Method::aes;
   locked.key_secret_ = secret;
@@ -98,7 +98,8 @@ Task<Encryption> Encryption::open_luks(const Node& node, crypto::LuksPlace place
   encryption.method_ = Method::luks;
   encryption.key_secret_ = key_secret;
   std::optional<crypto::SecretBytes> password;
-  if (!node.options().no_io) password = crypto::find_password(node.layer(), key_secret, kPrefix);
+  if (!node.options().metadata_only)
+    password = crypto::find_password(node.layer(), key_secret, kPrefix);
   encryption.luks_ = co_await crypto::LuksVolume::open(place, false);
   if (password) co_await encryption.luks_->unlock(std::move(*password));
   co_return encryption;

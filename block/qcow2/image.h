@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@
 #include "block/graph/driver.h"
 #include "block/graph/edge.h"
 #include "block/graph/node.h"
+#include "block/qcow2/amend.h"
 #include "block/qcow2/encryption.h"
 #include "block/qcow2/epochs.h"
 #include "block/qcow2/format/bitmaps.h"
@@ -148,6 +150,12 @@ class Image {
   Task<Status> change_backing_file(std::string name, std::optional<std::string> format);
   // The image was found, or made, sound: it is neither dirty nor corrupt.
   Task<Status> clear_broken_flags();
+  // Nothing is mapped any more: all of the disk is what the backing file says.
+  Task<Status> make_empty();
+  // The steps of amend.h. Throw.
+  Task<Status> amend_header(Amendment amendment);
+  Task<void> change_refcount_width(unsigned order, AmendProgress progress);
+  Task<void> downgrade(AmendProgress progress);
 
  private:
   friend class Check;
@@ -260,7 +268,7 @@ class Image {
   void guard_range(uint64_t offset, uint64_t bytes);
 
   // zero.cc
-  enum class Wipe : uint8_t { zero, zero_and_unmap, discard };
+  enum class Wipe : uint8_t { zero, zero_and_unmap, discard, forget };
   Task<Status> wipe_clusters(ByteRange range, Wipe how);
   Task<Status> wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe how,
                              std::vector<ByteRange>& keep_but_discard);
@@ -310,6 +318,20 @@ class Image {
   Task<Status> set_copied_flags();
   Task<Status> store_snapshots(std::vector<Snapshot> snapshots);
   Task<Result<std::vector<std::byte>>> read_l1(size_t index);
+
+  // another refcount width (refcount_width.cc)
+  std::set<uint64_t> blocks_of_width(const Geometry& wanted) const;
+  Task<Status> pack_block(const Geometry& wanted, uint64_t index, Bytes into);
+  Task<Status> write_structure(const Geometry& wanted, const std::set<uint64_t>& blocks,
+                               HostCluster first, const AmendProgress& progress);
+  Task<Status> adopt_structure(HostCluster first, uint64_t table_clusters, unsigned order);
+
+  // version 2 (downgrade.cc)
+  void check_downgrade() const;
+  Task<Result<HostOffset>> make_zero_cluster(uint64_t references);
+  Task<Result<L2Entry>> expanded_entry(L2Entry old, uint64_t references);
+  Task<Status> expand_table(HostOffset table, uint64_t references);
+  Task<Result<std::map<uint64_t, uint64_t>>> all_l2_tables();
 
   Node& node_;
   ImageFile file_;

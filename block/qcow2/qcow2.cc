@@ -11,7 +11,8 @@
 #include "block/base/log.h"
 #include "block/crypto/amend.h"
 #include "block/graph/open.h"
-#include "block/qcow2/backing.h"
+#include "block/names/backing.h"
+#include "block/names/filename.h"
 #include "block/qcow2/bitmaps.h"
 #include "block/qcow2/check.h"
 #include "block/qcow2/cleaner.h"
@@ -33,7 +34,9 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     to_check_ = context.to_check;
     file_ = co_await context.open_child(options_.file, "file", kImageRoles);
     co_await load();
-    if (image_->has_data_file()) {
+    if (image_->has_data_file() && node().options().metadata_only) {
+      // Who asks for information opens nothing that the image names.
+    } else if (image_->has_data_file()) {
       data_ = co_await context.open_child(data_reference(), "data-file", ChildRole::data);
       image_->use_data_file(*data_);
     } else if (options_.data_file) {
@@ -186,32 +189,54 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     if (options_.data_file) return *options_.data_file;
     const std::optional<std::string>& name = image_->extensions().data_file;
     if (!name) throw Error("'data-file' is required for this image");
-    // The name is that of a file and nothing else, whatever it looks like.
-    std::string path = *name;
     std::string image = file_->node().file_name().exact;
     size_t slash = image.rfind('/');
-    if (!path.starts_with('/') && slash != std::string::npos)
-      path = image.substr(0, slash + 1) + path;
-    qapi::BlockdevRef reference = qcow2::file_reference(path);
-    std::get<qapi::Box<qapi::BlockdevOptions>>(reference)->read_only = std::nullopt;
-    return reference;
+    std::string directory = slash != image.npos ? image.substr(0, slash + 1) : "";
+    // The name is that of a file and nothing else, whatever it looks like.
+    std::string path = name->starts_with('/') ? *name : directory + *name;
+    check_data_path(path, directory);
+    qapi::BlockdevOptions file;
+    file.select(qapi::BlockdevDriver::file);
+    file.get_if<qapi::BlockdevOptionsFile>()->filename = path;
+    return qapi::Box<qapi::BlockdevOptions>(std::move(file));
+  }
+
+  // Who took the image for a disk of another kind does not expect that writing to it changes a file
+  // elsewhere.
+  void check_data_path(const std::string& path, const std::string& directory) const {
+    if (!node().options().guessed_format || node().is_read_only()) return;
+    bool beside = path.starts_with(directory) && path.find('/', directory.size()) == path.npos;
+    if (!beside)
+      throw Error("The data file '{}' is not written to, because the image's format was guessed",
+                  path)
+          .hint("Specify the format 'qcow2' explicitly to write to it.\n");
   }
 
   Task<void> open_backing(OpenContext& context) {
-    qapi::BlockdevRef reference;
-    if (options_.backing) {
-      if (std::holds_alternative<qapi::Null>(*options_.backing)) co_return;
-      if (const auto* name = std::get_if<std::string>(&*options_.backing))
-        reference = *name;
-      else
-        reference = std::get<qapi::Box<qapi::BlockdevOptions>>(*options_.backing);
-    } else if (!image_->backing_name().empty()) {
-      reference = co_await qcow2::backing_reference(context, image_->backing_name(),
-                                                    image_->extensions().backing_format);
-    } else {
+    if (options_.backing && std::holds_alternative<qapi::Null>(*options_.backing)) co_return;
+    if (!options_.backing && image_->backing_name().empty()) co_return;
+    if (image_->data_file_raw()) throw Error("Backing files are not possible with a raw data file");
+    std::optional<Error> failed;
+    try {
+      co_await open_named_backing(context);
+    } catch (Error& error) {
+      failed = std::move(error).prepend("Could not open backing file: ");
+    }
+    if (failed) throw *failed;
+  }
+
+  Task<void> open_named_backing(OpenContext& context) {
+    if (!options_.backing) {
+      co_await open_recorded_backing(context,
+                                     {image_->backing_name(), image_->extensions().backing_format,
+                                      file_->node().file_name().exact});
       co_return;
     }
-    if (image_->data_file_raw()) throw Error("Backing files are not possible with a raw data file");
+    qapi::BlockdevRef reference;
+    if (const auto* name = std::get_if<std::string>(&*options_.backing))
+      reference = *name;
+    else
+      reference = std::get<qapi::Box<qapi::BlockdevOptions>>(*options_.backing);
     co_await context.open_child(reference, "backing", ChildRole::cow);
   }
 

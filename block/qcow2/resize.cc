@@ -25,9 +25,6 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
     throw Error("Can't resize a v2 image which has snapshots");
   if (size < old_size && options.preallocation != qapi::PreallocMode::off)
     throw Error("Preallocation can't be used for shrinking an image");
-  if (options.preallocation != qapi::PreallocMode::off && backing() != nullptr &&
-      !geometry_.extended_l2())
-    throw Error("Unsupported preallocation mode '{}'", qapi::to_string(options.preallocation));
   check(co_await before_first_write(), "Failed to update the image size");
   if (size < old_size) {
     check(co_await shrink(size), "Failed to discard cropped clusters");

@@ -86,6 +86,10 @@ Task<Status> Image::wipe_clusters(ByteRange range, Wipe how) {
 
 // What becomes of a whole cluster's entry; nothing if it stays as it is.
 std::optional<L2Entry> Image::wiped_entry(const L2Entry& old, Wipe how) const noexcept {
+  if (how == Wipe::forget) {
+    if (old == L2Entry{}) return std::nullopt;
+    return L2Entry{};
+  }
   ClusterKind kind = old.kind(geometry_, has_data_file());
   bool all_zero = geometry_.extended_l2() && old.bitmap == L2Entry::kAllZeroes;
   if (kind == ClusterKind::unallocated && !all_zero) {
@@ -109,7 +113,8 @@ std::optional<L2Entry> Image::wiped_entry(const L2Entry& old, Wipe how) const no
 Task<Status> Image::wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe how,
                                   std::vector<ByteRange>& keep_but_discard) {
   bool table = l1_.load(geometry_.l1_index(first)).offset().value != 0;
-  if (!table && how == Wipe::discard && backing() == nullptr) co_return Status();
+  if (!table && (how == Wipe::forget || (how == Wipe::discard && backing() == nullptr)))
+    co_return Status();
   Changing changing;
   Status status = co_await begin_change(changing, l2_.slice_of(first));
   if (!status.ok()) co_return status;
@@ -124,9 +129,18 @@ Task<Status> Image::wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe ho
       keep_but_discard.push_back({geometry_.offset_of(first + i).value, geometry_.cluster_size()});
     else if (!gone && how == Wipe::discard && settings_.discard_request && old.copied())
       keep_but_discard.push_back({old.offset().value, geometry_.cluster_size()});
-    if (gone) free_entry(old, FreedBy::request);
+    if (gone) free_entry(old, how == Wipe::forget ? FreedBy::snapshot : FreedBy::request);
   }
   co_return Status();
+}
+
+Task<Status> Image::make_empty() {
+  if (is_unusable()) co_return Status::error(EIO);
+  Status status = co_await before_first_write();
+  uint64_t end = geometry_.round_up(size());
+  if (status.ok() && end != 0) status = co_await wipe_clusters({0, end}, Wipe::forget);
+  if (status.ok()) status = co_await settle();
+  co_return status;
 }
 
 // Part of one cluster.

@@ -5,12 +5,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 MAN = ROOT / "docs/man/strata-storage-daemon.1"
 
 
-def test_manual_has_no_formatting_warnings():
-    run = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", MAN], capture_output=True,
+@pytest.mark.parametrize("manual", sorted(MAN.parent.glob("*.1")), ids=lambda path: path.name)
+def test_manual_has_no_formatting_warnings(manual):
+    run = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", manual], capture_output=True,
                          text=True, env={"MANWIDTH": "100", "PATH": "/usr/bin:/bin"})
     warnings = [w for w in run.stderr.split("\n") if w and "cannot adjust" not in w]
     assert run.returncode == 0 and not warnings, run.stderr
@@ -35,3 +38,15 @@ def test_completion_completes():
     """
     run = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert run.stdout.split("\n")[:2] == ["--blockdev", "iothread,"], run
+
+
+def test_completion_of_the_image_tool_completes():
+    script = f"""
+        source {ROOT}/docs/completion/strata-img
+        COMP_WORDS=(strata-img conv); COMP_CWORD=1
+        _strata_img; echo "${{COMPREPLY[@]}}"
+        COMP_WORDS=(strata-img create -f q); COMP_CWORD=3
+        _strata_img; echo "${{COMPREPLY[@]}}"
+    """
+    run = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert run.stdout.split("\n")[:2] == ["convert", "qcow2"], run

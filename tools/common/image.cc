@@ -1,32 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/common/image.h"
 
-#include <array>
-#include <cstring>
-#include <vector>
-
-#include "block/base/bytes.h"
-#include "block/drivers/filename.h"
-#include "block/drivers/probe.h"
-#include "block/drivers/raw/raw.h"
 #include "block/graph/open.h"
-#include "qapi/runtime/json_parser.h"
+#include "block/names/backing.h"
+#include "block/names/filename.h"
+#include "block/names/image.h"
+#include "block/names/options.h"
 #include "qapi/visit_blockdev.h"
-#include "tools/common/legacy_options.h"
-#include "tools/common/option_tree.h"
 #include "tools/common/temporary_overlay.h"
 
 namespace strata::tools {
 namespace {
 
 using boost::json::object;
-
-constexpr std::string_view kJsonPrefix = "json:";
-
-const object* member_object(const object& options, std::string_view key) {
-  const boost::json::value* value = options.if_contains(key);
-  return value != nullptr ? value->if_object() : nullptr;
-}
 
 std::string member_string(const object& options, std::string_view key) {
   const boost::json::value* value = options.if_contains(key);
@@ -38,25 +24,6 @@ void set_default(object& options, std::string_view key, std::string_view value) 
   if (!options.contains(key)) options[key] = std::string(value);
 }
 
-const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view name) {
-  for (const DriverDescriptor* driver : layer.drivers())
-    if (driver->format_name() == name) return driver;
-  return nullptr;
-}
-
-// {"filename": "json:..."} and {"filename": name} of a child whose driver is not named.
-void name_drivers_of_children(object& options) {
-  for (auto& [key, value] : options) {
-    object* child = value.if_object();
-    if (child == nullptr) continue;
-    name_drivers_of_children(*child);
-    if (child->contains("driver") || !child->contains("filename")) continue;
-    std::string name = member_string(*child, "filename");
-    child->erase("filename");
-    merge_options(*child, options_of_filename(name));
-  }
-}
-
 void leave_out_backing(qapi::BlockdevOptions& options) {
   auto* qcow2 = options.get_if<qapi::BlockdevOptionsQcow2>();
   if (qcow2 != nullptr && !qcow2->backing) qcow2->backing = qapi::BlockdevRefOrNull{qapi::Null()};
@@ -64,107 +31,39 @@ void leave_out_backing(qapi::BlockdevOptions& options) {
 
 class Opener {
  public:
-  Opener(Tool& tool, ImageSource source, OpenFlags flags)
-      : tool_(tool), source_(std::move(source)), flags_(flags), options_(source_.options) {}
+  Opener(Tool& tool, const ImageSource& source, OpenFlags flags)
+      : tool_(tool), flags_(flags), options_(resolve_image_name(tool.layer(), source)) {
+    if (flags.recorded_name) confine_recorded_name(source.filename.value_or(""), options_);
+  }
 
   Task<NodePtr> open() {
-    resolve_json();
-    if (source_.format && !options_.contains("driver")) options_["driver"] = *source_.format;
-    check_driver();
-    resolve_filename();
-    name_drivers_of_children(options_);
-    modernise_options(options_);
-    if (!options_.contains("driver")) {
-      if (!options_.contains("file")) throw Error("Must specify either driver or file");
-      co_await guess_format();
+    bool guessed = !options_.contains("driver");
+    if (guessed) {
+      if (!file_) co_await open_file();
+      std::string_view format = co_await guess_format(tool_.loop(), tool_.layer(), file_);
+      bool writes = flags_.writable || flags_.will_write;
+      if (format == "raw" && writes && flags_.warn_of_guess) warn_of_guess();
+      options_["driver"] = std::string(format);
     }
-    co_await name_encryption();
+    if (lacks_encryption_format(options_)) {
+      if (!file_) co_await open_file();
+      co_await name_encryption(tool_.loop(), tool_.layer(), file_, options_);
+    }
     apply_flags(options_, true);
+    if (has_partial_backing()) co_await complete_backing();
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
     if (flags_.no_backing) leave_out_backing(typed);
-    OpenFor purpose = flags_.to_check ? OpenFor::check
-                      : flags_.no_io  ? OpenFor::description
-                                      : OpenFor::use;
-    NodePtr node = co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), purpose);
-    if (guessed_ && node->format_name() == "raw") guard_guessed_format(*node);
-    co_return node;
+    co_return co_await open_node(tool_.loop(), tool_.layer(), std::move(typed),
+                                 {.guessed_format = guessed,
+                                  .metadata_only = flags_.metadata_only,
+                                  .to_check = flags_.to_check});
   }
 
  private:
-  void resolve_json() {
-    if (!source_.filename || !source_.filename->starts_with(kJsonPrefix)) return;
-    boost::json::value value;
-    try {
-      value = qapi::parse_json(std::string_view(*source_.filename).substr(kJsonPrefix.size()));
-    } catch (Error& error) {
-      throw std::move(error).prepend("Could not parse the JSON options: ");
-    }
-    if (!value.is_object()) throw Error("Invalid JSON object given");
-    source_.filename.reset();
-    merge_options(options_, option_tree_of_json(value.get_object()));
-  }
-
-  void check_driver() const {
-    if (!options_.contains("driver")) return;
-    std::string name = member_string(options_, "driver");
-    if (find_driver(tool_.layer(), name) == nullptr) throw Error("Unknown driver '{}'", name);
-  }
-
-  // A plain name is the protocol node's own, or that of the file below a format.
-  void resolve_filename() {
-    std::string name;
-    if (source_.filename) {
-      name = *source_.filename;
-    } else if (!options_.contains("driver") && options_.contains("filename")) {
-      name = member_string(options_, "filename");
-      options_.erase("filename");
-    } else {
-      return;
-    }
-    const DriverDescriptor* driver = find_driver(tool_.layer(), member_string(options_, "driver"));
-    object protocol = options_of_filename(name);
-    if (driver != nullptr && driver->is_protocol) {
-      protocol.erase("driver");
-      merge_options(options_, protocol);
-      return;
-    }
-    object& file = child_of(options_, "file");
-    merge_options(file, protocol);
-  }
-
   // Opens the protocol node, looks at its first bytes, and refers to it from then on: what is
   // judged is what is used.
-  Task<void> guess_format() {
-    std::array<std::byte, kProbeBytes> header{};
-    size_t size = co_await look_at_file(header);
-    std::string_view format = probe_format({header.data(), size});
-    if (find_driver(tool_.layer(), format) == nullptr)
-      throw Error("Image is in {} format, which is not built", format);
-    guessed_ = true;
-    if (format == "raw" && flags_.writable && flags_.warn_of_guess) warn_of_guess();
-    options_["driver"] = std::string(format);
-  }
-
-  // "encrypt.key-secret" alone leaves it to the image which encryption it has; of an image without
-  // encryption it says nothing.
-  Task<void> name_encryption() {
-    if (member_string(options_, "driver") != "qcow2") co_return;
-    const object* encrypt = member_object(options_, "encrypt");
-    if (encrypt == nullptr || encrypt->contains("format")) co_return;
-    std::array<std::byte, kProbeBytes> header{};
-    if (file_)
-      co_await read_header(header);
-    else
-      co_await look_at_file(header);
-    auto method = load_be<uint32_t>(header, 32);
-    if (method == 1 || method == 2)
-      child_of(options_, "encrypt")["format"] = method == 1 ? "aes" : "luks";
-    else
-      options_.erase("encrypt");
-  }
-
-  Task<size_t> look_at_file(std::span<std::byte> header) {
-    const object* file_options = member_object(options_, "file");
+  Task<void> open_file() {
+    const object* file_options = options_["file"].if_object();
     if (file_options == nullptr) {
       if (!options_["file"].is_string()) throw Error("Must specify either driver or file");
       file_ = tool_.layer().lookup_node(member_string(options_, "file"));
@@ -177,19 +76,43 @@ class Opener {
       file_ = co_await open_options(std::move(below));
     }
     options_["file"] = file_->name();
-    co_return co_await read_header(header);
   }
 
-  Task<size_t> read_header(std::span<std::byte> header) {
-    size_t size = static_cast<size_t>(std::min<uint64_t>(file_->length(), header.size()));
-    Backend reader(tool_.layer());
-    reader.attach(tool_.loop(), file_, {{}, kAllPermissions});
-    Status status = co_await reader.preadv(0, IoVector::buffer(header.data(), size));
-    co_await reader.close(tool_.loop());
-    if (!status.ok())
-      throw Error::from_errno(status.error_number(),
-                              "Could not read image for determining its format");
-    co_return size;
+  // "backing.driver=qcow2" changes how the backing file is opened, "backing.file.filename=a" where
+  // it is; the image knows the rest.
+  bool has_partial_backing() const {
+    const boost::json::value* backing = options_.if_contains("backing");
+    const object* members = backing != nullptr ? backing->if_object() : nullptr;
+    if (members == nullptr || flags_.no_backing) return false;
+    const DriverDescriptor* driver = find_driver(tool_.layer(), member_string(*members, "driver"));
+    if (driver == nullptr) return !members->contains("driver");
+    return driver->is_format && !members->contains("file");
+  }
+
+  Task<void> complete_backing() {
+    object alone = options_;
+    alone.erase("backing");
+    qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(alone));
+    leave_out_backing(typed);
+    NodePtr image =
+        co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), {.metadata_only = true});
+    std::optional<Driver::BackingName> recorded = image->driver().backing_name();
+    std::string file = image->file_name().exact;
+    co_await tool_.layer().release(tool_.loop(), std::move(image));
+    ImageName name;
+    name.options = options_.at("backing").get_object();
+    if (recorded && !recorded->format.empty()) name.format = recorded->format;
+    if (recorded && !name.options.contains("file"))
+      name.filename = absolute_name(recorded->name, file);
+    object backing = resolve_image_name(tool_.layer(), name);
+    if (name.filename) confine_recorded_name(recorded->name, backing);
+    if (!backing.contains("driver")) {
+      backing_file_ = co_await open_options(backing.at("file").get_object());
+      backing["driver"] =
+          std::string(co_await guess_format(tool_.loop(), tool_.layer(), backing_file_));
+      backing["file"] = backing_file_->name();
+    }
+    options_["backing"] = std::move(backing);
   }
 
   void warn_of_guess() const {
@@ -230,11 +153,10 @@ class Opener {
   }
 
   Tool& tool_;
-  ImageSource source_;
   OpenFlags flags_;
   object options_;
-  NodePtr file_;  // opened to guess the format
-  bool guessed_ = false;
+  NodePtr file_;          // opened to guess the format
+  NodePtr backing_file_;  // the same for the backing file
 };
 
 }  // namespace
@@ -279,7 +201,7 @@ bool set_aio_mode(OpenFlags& flags, std::string_view mode) {
 }
 
 Task<NodePtr> open_image(Tool& tool, ImageSource source, OpenFlags flags) {
-  Opener opener(tool, std::move(source), flags);
+  Opener opener(tool, source, flags);
   co_return co_await opener.open();
 }
 

@@ -11,18 +11,13 @@
 #include <string_view>
 
 #include "block/io/backend.h"
+#include "block/names/image.h"
 #include "qapi/types_blockdev.h"
 #include "tools/common/tool.h"
 
 namespace strata::tools {
 
-// What is to be opened: a file name (also "json:..."), or options alone, or both.
-struct ImageSource {
-  std::optional<std::string> filename;
-  std::optional<std::string> format;
-  // In the form from_keyval() reads. Dotted keys have been taken apart.
-  boost::json::object options;
-};
+using ImageSource = ImageName;
 
 // How.
 struct OpenFlags {
@@ -38,8 +33,12 @@ struct OpenFlags {
   bool no_backing = false;
   // For whoever checks the image: see OpenContext.
   bool to_check = false;
-  // Only to be described: no key is needed for an encrypted image.
-  bool no_io = false;
+  // For information only: NodeOptions.
+  bool metadata_only = false;
+  // It will be opened for writing later: the user is warned as then.
+  bool will_write = false;
+  // The name was found in an image (block/names/backing.h).
+  bool recorded_name = false;
   // Writes go to a temporary overlay.
   bool snapshot = false;
   // False: a format that has to be guessed is not warned of.

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "block/base/error.h"
-#include "block/drivers/filename.h"
 #include "block/graph/node.h"
 #include "block/graph/query.h"
+#include "block/names/filename.h"
 #include "qapi/runtime/json_writer.h"
 #include "qapi/visit_block_info.h"
 #include "tools/common/numbers.h"
@@ -94,11 +94,33 @@ void add_node(std::string& out, const qapi::BlockGraphInfo& info, const std::str
   add_backing(out, info, level);
   if (info.snapshots) out += snapshot_list_text(*info.snapshots);
   if (info.format_specific) out += specific_info_text(*info.format_specific, level);
+  if (info.limits) {
+    out += indent(level) + "Block limits:\n";
+    add_value(out, level + 1, qapi::to_json(*info.limits));
+  }
   for (const qapi::BlockChildInfo& child : info.children) {
     std::string child_path = path + "/" + child.name;
     out += fmt::format("{}Child node '{}':\n", indent(level), child_path);
     add_node(out, child.info, child_path, level + 1);
   }
+}
+
+qapi::BlockLimitsInfo describe_limits(const Limits& limits) {
+  auto if_set = [](auto value) {
+    return value != 0 ? std::optional<decltype(value)>(value) : std::nullopt;
+  };
+  qapi::BlockLimitsInfo info;
+  info.request_alignment = limits.request_alignment;
+  info.max_discard = if_set(limits.max_pdiscard);
+  info.discard_alignment = if_set(limits.pdiscard_alignment);
+  info.max_write_zeroes = if_set(limits.max_pwrite_zeroes);
+  info.write_zeroes_alignment = if_set(limits.pwrite_zeroes_alignment);
+  info.opt_transfer = if_set(static_cast<uint32_t>(limits.optimal_transfer));
+  info.max_transfer = if_set(static_cast<uint32_t>(limits.max_transfer));
+  info.max_iov = limits.max_iov;
+  info.min_mem_alignment = limits.min_memory_alignment;
+  info.opt_mem_alignment = limits.optimal_memory_alignment;
+  return info;
 }
 
 }  // namespace
@@ -112,7 +134,7 @@ std::string specific_info_text(const qapi::ImageInfoSpecific& info, int level) {
   return out;
 }
 
-qapi::BlockGraphInfo describe_node_tree(const Node& node) {
+qapi::BlockGraphInfo describe_node_tree(const Node& node, bool with_limits) {
   qapi::BlockGraphInfo info;
   static_cast<qapi::BlockNodeInfo&>(info) = describe_image(node);
   if (info.backing_filename && !info.full_backing_filename) {
@@ -122,11 +144,12 @@ qapi::BlockGraphInfo describe_node_tree(const Node& node) {
       // Nothing tells where a relative name starts.
     }
   }
+  if (with_limits) info.limits = describe_limits(node.io().limits);
   for (const auto& edge : node.children()) {
     if (!edge->node_ptr() || edge->has_role(ChildRole::cow)) continue;
     qapi::BlockChildInfo child;
     child.name = edge->name();
-    child.info = describe_node_tree(edge->node());
+    child.info = describe_node_tree(edge->node(), with_limits);
     info.children.push_back(std::move(child));
   }
   return info;

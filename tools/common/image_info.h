@@ -20,7 +20,7 @@ namespace strata::tools {
 std::string specific_info_text(const qapi::ImageInfoSpecific& info, int level);
 
 // The node and the nodes below it that are no backing files.
-qapi::BlockGraphInfo describe_node_tree(const Node& node);
+qapi::BlockGraphInfo describe_node_tree(const Node& node, bool with_limits = false);
 std::string image_info_text(const qapi::BlockGraphInfo& info);
 
 }  // namespace strata::tools

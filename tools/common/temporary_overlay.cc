@@ -8,8 +8,8 @@
 
 #include "block/base/unique_fd.h"
 #include "block/graph/open.h"
+#include "block/names/options.h"
 #include "block/qcow2/create.h"
-#include "tools/common/option_tree.h"
 
 namespace strata::tools {
 namespace {

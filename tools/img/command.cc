@@ -82,13 +82,25 @@ Task<Backend*> Images::open(std::string name, std::optional<std::string> format,
   co_return open_.back().get();
 }
 
-// The nodes say themselves what was wrong.
+Backend& Images::adopt(std::unique_ptr<Backend> image) {
+  open_.push_back(std::move(image));
+  return *open_.back();
+}
+
+Backend& Images::adopt(NodePtr node, Permissions permissions) {
+  auto image = std::make_unique<Backend>(tool_.layer());
+  image->attach(tool_.loop(), std::move(node), permissions);
+  return adopt(std::move(image));
+}
+
+// The nodes say themselves what was wrong. The latest first: it may stand on those before it.
 Task<bool> Images::close_all() {
   bool written = true;
-  for (const auto& image : open_) {
-    if (!image->is_attached()) continue;
-    if (image->node().is_writable() && !(co_await image->flush()).ok()) written = false;
-    co_await image->close(tool_.loop());
+  for (auto at = open_.rbegin(); at != open_.rend(); ++at) {
+    Backend& image = **at;
+    if (!image.is_attached()) continue;
+    if (image.node().is_writable() && !(co_await image.flush()).ok()) written = false;
+    co_await image.close(tool_.loop());
   }
   open_.clear();
   co_return written;

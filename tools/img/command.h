@@ -46,6 +46,8 @@ enum LongOption {
   kFlushInterval,
   kNoDrain,
   kCompressionLevel,
+  kForce,
+  kLimits,
 };
 
 // The words of a command, the first of which is its name.
@@ -87,6 +89,9 @@ class Images {
   // that names the image.
   Task<Backend*> open(std::string name, std::optional<std::string> format, bool image_options,
                       OpenFlags flags);
+  // To be closed with the others.
+  Backend& adopt(std::unique_ptr<Backend> image);
+  Backend& adopt(NodePtr node, Permissions permissions);
   // Flushes and lets go of all that was opened. False: not all that was written is on the medium.
   Task<bool> close_all();
 
@@ -106,9 +111,11 @@ std::span<const Subcommand> subcommands() noexcept;
 void print_help(const BlockLayer& layer);
 void print_command_help(std::string_view command);
 
+Task<int> run_amend(Images&, Words&);
 Task<int> run_bench(Images&, Words&);
 Task<int> run_bitmap(Images&, Words&);
 Task<int> run_check(Images&, Words&);
+Task<int> run_commit(Images&, Words&);
 Task<int> run_compare(Images&, Words&);
 Task<int> run_convert(Images&, Words&);
 Task<int> run_create(Images&, Words&);
@@ -116,6 +123,7 @@ Task<int> run_dd(Images&, Words&);
 Task<int> run_info(Images&, Words&);
 Task<int> run_map(Images&, Words&);
 Task<int> run_measure(Images&, Words&);
+Task<int> run_rebase(Images&, Words&);
 Task<int> run_resize(Images&, Words&);
 Task<int> run_snapshot(Images&, Words&);
 

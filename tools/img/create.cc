@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "block/drivers/filename.h"
+#include "block/names/filename.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
 

@@ -7,23 +7,18 @@
 
 #include <algorithm>
 
-#include "block/drivers/filename.h"
 #include "block/io/backend.h"
+#include "block/names/filename.h"
+#include "block/names/image.h"
+#include "block/names/options.h"
 #include "qapi/visit_block_create.h"
 #include "tools/common/image.h"
-#include "tools/common/option_tree.h"
 #include "tools/img/create_options.h"
 
 namespace strata::tools {
 namespace {
 
 using boost::json::object;
-
-const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view name) {
-  for (const DriverDescriptor* driver : layer.drivers())
-    if (driver->format_name() == name) return driver;
-  return nullptr;
-}
 
 bool is_in(std::span<const CreateOption> table, std::string_view name) noexcept {
   return std::any_of(table.begin(), table.end(),

@@ -3,19 +3,14 @@
 
 #include <algorithm>
 
-#include "block/drivers/filename.h"
+#include "block/names/filename.h"
+#include "block/names/image.h"
 #include "qapi/runtime/scalars.h"
 
 namespace strata::tools {
 namespace {
 
 using Kind = CreateOption::Kind;
-
-const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view name) {
-  for (const DriverDescriptor* driver : layer.drivers())
-    if (driver->format_name() == name) return driver;
-  return nullptr;
-}
 
 bool is_decimal(std::string_view text) noexcept {
   return !text.empty() && text.find_first_not_of("0123456789") == text.npos;

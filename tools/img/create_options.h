@@ -26,6 +26,9 @@ using CreateValues = std::map<std::string, std::string>;
 // What one driver offers, in its order; empty where it makes no images.
 std::span<const CreateOption> create_table(std::string_view driver) noexcept;
 
+// The same for changing an image that there is.
+std::span<const CreateOption> amend_table(std::string_view driver) noexcept;
+
 // The options of the format alone, or followed by those of the protocol that `filename` has. Throws
 // Error where the format, or the protocol, cannot be made.
 std::vector<CreateOption> create_options(const BlockLayer& layer, const std::string& format,

@@ -65,6 +65,31 @@ constexpr CreateOption kLuks[]{
     {"detached-header", Kind::flag, "Create a detached LUKS header"},
 };
 
+constexpr CreateOption kAmendQcow2[]{
+    {"encrypt.state", Kind::text, "Select new state of affected keyslots (active/inactive)"},
+    {"encrypt.new-secret", Kind::text,
+     "New secret to set in the matching keyslots. Empty string to erase"},
+    {"encrypt.old-secret", Kind::text, "Select all keyslots that match this password"},
+    {"encrypt.keyslot", Kind::number, "Select a single keyslot to modify explicitly"},
+    {"encrypt.iter-time", Kind::number, "Time to spend in PBKDF in milliseconds"},
+    {"size", Kind::size, "Virtual disk size"},
+    {"compat", Kind::text, "Compatibility level (v2 [0.10] or v3 [1.1])"},
+    {"backing_file", Kind::text, "File name of a base image"},
+    {"backing_fmt", Kind::text, "Image format of the base image"},
+    {"data_file", Kind::text, "File name of an external data file"},
+    {"data_file_raw", Kind::flag, "The external data file must stay valid as a raw image"},
+    {"lazy_refcounts", Kind::flag, "Postpone refcount updates"},
+    {"refcount_bits", Kind::number, "Width of a reference count entry in bits"},
+};
+
+constexpr CreateOption kAmendLuks[]{
+    {"state", Kind::text, "Select new state of affected keyslots (active/inactive)"},
+    {"new-secret", Kind::text, "New secret to set in the matching keyslots. Empty string to erase"},
+    {"old-secret", Kind::text, "Select all keyslots that match this password"},
+    {"keyslot", Kind::number, "Select a single keyslot to modify explicitly"},
+    {"iter-time", Kind::number, "Time to spend in PBKDF in milliseconds"},
+};
+
 struct Table {
   std::string_view driver;
   std::span<const CreateOption> options;
@@ -85,6 +110,12 @@ constexpr std::array<Table, 7> kTables{{
 std::span<const CreateOption> create_table(std::string_view driver) noexcept {
   for (const Table& table : kTables)
     if (table.driver == driver) return table.options;
+  return {};
+}
+
+std::span<const CreateOption> amend_table(std::string_view driver) noexcept {
+  if (driver == "qcow2") return kAmendQcow2;
+  if (driver == "luks") return kAmendLuks;
   return {};
 }
 

@@ -2,14 +2,16 @@
 //
 // The table of sub-commands, and the help.
 #include <algorithm>
-#include <array>
 
 #include "tools/img/command.h"
 
 namespace strata::tools {
 namespace {
 
-constexpr std::array<Subcommand, 12> kSubcommands{{
+constexpr Subcommand kSubcommands[]{
+    {"amend", run_amend,
+     "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options "
+     "filename"},
     {"bench", run_bench,
      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S "
@@ -21,6 +23,9 @@ constexpr std::array<Subcommand, 12> kSubcommands{{
     {"check", run_check,
      "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | "
      "all]] [-T src_cache] [-U] filename"},
+    {"commit", run_commit,
+     "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] "
+     "[-d] [-p] filename"},
     {"compare", run_compare,
      "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
      "[-s] [-U] filename1 filename2"},
@@ -38,7 +43,8 @@ constexpr std::array<Subcommand, 12> kSubcommands{{
      "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
      "[skip=blocks] if=input of=output"},
     {"info", run_info,
-     "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] "
+     "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [--limits] "
+     "[-t cache] "
      "[-U] filename"},
     {"map", run_map,
      "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "
@@ -46,13 +52,16 @@ constexpr std::array<Subcommand, 12> kSubcommands{{
     {"measure", run_measure,
      "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] "
      "[--image-opts] [-f fmt] [-l snapshot_param] filename]"},
+    {"rebase", run_rebase,
+     "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] "
+     "[-u] [-c] -b backing_file [-B backing_fmt] filename"},
     {"resize", run_resize,
      "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
      "[--shrink] filename [+ | -]size"},
     {"snapshot", run_snapshot,
      "[--object objectdef] [-f fmt | --image-opts] [-U] [-q] [-l | -a snapshot | -c "
      "snapshot | -d snapshot] filename"},
-}};
+};
 
 constexpr char kParameters[] =
     "Command parameters:\n"
@@ -139,6 +148,56 @@ constexpr char kParameters[] =
     "  'skip=N' skip N bs-sized blocks at the start of input\n"
     "\n";
 
+constexpr std::pair<std::string_view, std::string_view> kSummaries[]{
+    {"amend", "Change format specific options of an image."},
+    {"bench", "Measure how fast an image takes requests."},
+    {"bitmap", "Work on the persistent bitmaps of an image."},
+    {"check", "Look for errors in an image, and repair it."},
+    {"commit", "Write what an image holds into its backing file."},
+    {"compare", "Tell whether two images have the same contents."},
+    {"convert", "Copy an image, or several one behind the other, to another format."},
+    {"create", "Make a new image."},
+    {"dd", "Copy an image in blocks."},
+    {"info", "Tell of an image and its format."},
+    {"map", "Tell where the parts of an image are stored."},
+    {"measure", "Tell how large a file a new image would need."},
+    {"rebase", "Give an image another backing file."},
+    {"resize", "Change the size of an image."},
+    {"snapshot", "List, make, apply or delete snapshots inside an image."},
+};
+
+constexpr std::pair<std::string_view, std::string_view> kOptionHelp[]{
+    {"-f", "format of the image (default: guessed; of a new image: raw)"},
+    {"-F", "format of the second image, or of the backing file"},
+    {"-O", "format of the output"},
+    {"-B", "backing file of the output, or its format"},
+    {"-b", "backing file"},
+    {"-o", "options of the format as NAME=VALUE,...; \"help\" lists them"},
+    {"-u", "do not look at the backing file"},
+    {"-c", "compress what is written"},
+    {"-d", "do not empty the image"},
+    {"-l", "snapshot to read"},
+    {"-m", "number of requests at a time"},
+    {"-n", "the output exists already"},
+    {"-r", "rate limit, or what to repair"},
+    {"-s", "strict: sizes and allocation have to be the same, too"},
+    {"-S", "how many zero bytes in a row are left out of the output"},
+    {"-t", "cache mode of the image that is written to"},
+    {"-T", "cache mode of what is read"},
+    {"-U", "open the image although another program writes to it"},
+    {"-W", "write out of order"},
+    {"-p", "show progress"},
+    {"-q", "print errors only"},
+    {"--backing-chain", "tell of the images it is based on, too"},
+    {"--force", "do what cannot be undone"},
+    {"--image-opts", "the file name is a list of options"},
+    {"--limits", "tell what requests the image accepts"},
+    {"--object", "define an object, such as a secret"},
+    {"--output", "\"human\" or \"json\""},
+    {"--preallocation", "how to allocate what is added"},
+    {"--shrink", "accept that data is lost"},
+};
+
 }  // namespace
 
 std::span<const Subcommand> subcommands() noexcept {
@@ -169,9 +228,22 @@ void print_help(const BlockLayer& layer) {
 }
 
 void print_command_help(std::string_view command) {
-  for (const Subcommand& one : kSubcommands)
-    if (one.name == command)
-      fmt::print("Usage: {} {} {}\n", program_name(), one.name, one.synopsis);
+  auto all = subcommands();
+  auto one = std::find_if(all.begin(), all.end(),
+                          [&](const Subcommand& each) { return each.name == command; });
+  if (one == all.end()) return;
+  for (const auto& [name, summary] : kSummaries)
+    if (name == command) fmt::print("{}  Usage:\n\n", summary);
+  fmt::print("  {} {} {}\n\nOptions:\n", program_name(), one->name, one->synopsis);
+  std::string_view synopsis = one->synopsis;
+  for (const auto& [option, meaning] : kOptionHelp) {
+    // As a word of the synopsis: "[-f fmt]", "--object objectdef".
+    size_t at = synopsis.find(option);
+    bool is_word = at != synopsis.npos && at + option.size() < synopsis.size() &&
+                   std::string_view(" =]").find(synopsis[at + option.size()]) != synopsis.npos;
+    if (is_word) fmt::print("  {}\n     {}\n", option, meaning);
+  }
+  fmt::print("  -h, --help\n     show this help and end\n");
 }
 
 }  // namespace strata::tools

@@ -57,6 +57,13 @@ void Progress::advance(uint64_t by) {
   }
 }
 
+void Progress::set(uint64_t done, uint64_t total) {
+  if (total < total_ || done < done_) printed_ = 0;
+  total_ = total;
+  done_ = 0;
+  advance(done);
+}
+
 void Progress::finish() {
   done_ = total_;
   if (shown_) print(100);

@@ -20,6 +20,8 @@ class Progress {
   bool is_shown() const noexcept { return shown_; }
   void set_total(uint64_t total) noexcept { total_ = total; }
   void advance(uint64_t by);
+  // So much of a total that becomes known on the way.
+  void set(uint64_t done, uint64_t total);
   void finish();
 
  private:

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // open, close, reopen, info.
+#include "block/names/options.h"
 #include "qapi/types_block_info.h"
 #include "tools/common/image_info.h"
-#include "tools/common/option_tree.h"
 #include "tools/io/report.h"
 #include "tools/io/shell.h"
 

@@ -5,7 +5,7 @@
 
 #include <cstdio>
 
-#include "tools/common/option_tree.h"
+#include "block/names/options.h"
 
 namespace strata::tools {
 namespace {

@@ -7,9 +7,9 @@
 
 #include "block/base/error.h"
 #include "block/coro/mutex.h"
-#include "block/drivers/probe.h"
 #include "block/graph/open.h"
 #include "block/io/request.h"
+#include "block/names/probe.h"
 
 namespace strata {
 namespace {
@@ -31,6 +31,7 @@ class RawDriver final : public Driver {
         offset_ != 0 || window_ ? ChildRoles{ChildRole::data, ChildRole::primary} : kFilterRoles;
     file_ = co_await context.open_child(options.file, "file", roles);
     check_window(file_->node().length());
+    guarded_ = node().options().guessed_format;
   }
 
   Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) override {
@@ -86,8 +87,6 @@ class RawDriver final : public Driver {
   }
   Limits limits(const Limits& of_children) const noexcept override { return of_children; }
   bool has_zero_init() const noexcept override { return file_->node().driver().has_zero_init(); }
-
-  void guard() noexcept { guarded_ = true; }
 
   boost::json::object strong_options() const override {
     boost::json::object options;
@@ -172,10 +171,6 @@ std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
 }
 
 }  // namespace
-
-void guard_guessed_format(Node& node) noexcept {
-  static_cast<RawDriver&>(node.driver()).guard();
-}
 
 const DriverDescriptor kRawDriver{
     .name = qapi::BlockdevDriver::raw, .is_format = true, .create = create};

@@ -29,12 +29,13 @@ TEST_CASE("an address inside a region is found with what follows it") {
   test::FakeGuest guest(4 * kPage);
   GuestMemory memory;
   memory.add({0x1000, 4 * kPage, 0x70000000, 0}, guest.fd());
-  *guest.at<uint32_t>(5) = 0x01020304;
+  const uint32_t written = 0x01020304;
+  std::memcpy(guest.at<std::byte>(5), &written, sizeof written);
   GuestMemory::Piece piece = memory.find(0x1005);
   REQUIRE(piece.bytes == 4 * kPage - 5);
   uint32_t value = 0;
   std::memcpy(&value, piece.data, sizeof value);
-  CHECK(value == 0x01020304);
+  CHECK(value == written);
   CHECK(memory.guest_address(piece.data) == 0x1005);
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "tools/common/legacy_options.h"
+#include "block/names/legacy_options.h"
 
 #include <string>
 
 #include "block/base/error.h"
 
-namespace strata::tools {
+namespace strata {
 namespace {
 
 using boost::json::object;
@@ -51,4 +51,4 @@ void modernise_options(object& options) {
     give_server(options);
 }
 
-}  // namespace strata::tools
+}  // namespace strata

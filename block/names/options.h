@@ -10,7 +10,7 @@
 #include "block/graph/layer.h"
 #include "qapi/types_blockdev.h"
 
-namespace strata::tools {
+namespace strata {
 
 // Puts `value` where the dotted `key` leads; numbers make arrays later (see below). Throws Error
 // where a value and a tree are in the way of each other.
@@ -25,8 +25,11 @@ void merge_options(boost::json::object& options, const boost::json::object& defa
 // The member `key`, made an object if it is none.
 boost::json::object& child_of(boost::json::object& options, std::string_view key);
 
+// {"filename": name} of a child without a driver becomes what the name stands for.
+void name_drivers_of_children(boost::json::object& options);
+
 // The typed form. Throws Error, in the words in which an image's options are complained about.
 // Where the schema has an integer a size with a suffix will do.
 qapi::BlockdevOptions read_options(const BlockLayer& layer, boost::json::object options);
 
-}  // namespace strata::tools
+}  // namespace strata

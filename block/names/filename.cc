@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "block/drivers/filename.h"
+#include "block/names/filename.h"
 
 #include <sys/stat.h>
 
@@ -170,6 +170,8 @@ object options_of_filename(const std::string& name) {
   std::string_view rest = std::string_view(name).substr(colon + 1);
   if (prefix == "file") {
     if (is_device(std::string(rest))) return file_options("host_device", rest);
+    // A name that looks like a protocol's is called so that it does not.
+    if (has_protocol_prefix(rest)) return file_options("file", "./" + std::string(rest));
     return file_options("file", rest);
   }
   if (prefix == "host_device") return file_options("host_device", rest);

@@ -3,10 +3,10 @@
 
 #include <boost/json/object.hpp>
 
-namespace strata::tools {
+namespace strata {
 
 // Options as older command lines spell them, at any level: "host", "port" and "path" of an nbd node
 // become its "server". Throws Error where both are there, or neither.
 void modernise_options(boost::json::object& options);
 
-}  // namespace strata::tools
+}  // namespace strata

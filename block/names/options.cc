@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "tools/common/option_tree.h"
+#include "block/names/options.h"
 
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 #include <optional>
 #include <string>
 
-#include "block/base/log.h"
+#include "block/names/filename.h"
+#include "qapi/runtime/scalars.h"
 #include "qapi/visit_blockdev.h"
-#include "tools/common/image.h"
-#include "tools/common/numbers.h"
 
-namespace strata::tools {
+namespace strata {
 namespace {
 
 using boost::json::object;
@@ -55,7 +54,7 @@ bool expand_size(object& options, std::string_view key) {
       if (expand_size(*child, key)) return true;
     } else if (name == key && value.is_string()) {
       std::string text(value.get_string());
-      Result<int64_t> size = parse_size(text);
+      std::optional<uint64_t> size = qapi::parse_size(text);
       if (!size || text == std::to_string(*size)) continue;
       value = std::to_string(*size);
       return true;
@@ -152,35 +151,17 @@ object& child_of(object& options, std::string_view key) {
   return value.get_object();
 }
 
-boost::json::object parse_image_options(std::string_view text, std::string_view implied_key) {
-  object options;
-  bool is_first = true;
-  while (!text.empty()) {
-    std::string item;
-    size_t at = 0;
-    for (; at < text.size(); ++at) {
-      if (text[at] == ',') {
-        if (at + 1 == text.size() || text[at + 1] != ',') break;
-        ++at;
-      }
-      item += text[at];
-    }
-    text.remove_prefix(std::min(at + 1, text.size()));
-    size_t equals = item.find('=');
-    bool implied = is_first && !implied_key.empty() && equals == item.npos;
-    is_first = false;
-    if (equals != item.npos || implied) {
-      set_option(options, implied ? implied_key : std::string_view(item).substr(0, equals),
-                 item.substr(implied ? 0 : equals + 1));
-      continue;
-    }
-    bool off = item.starts_with("no") && item.size() > 2;
-    std::string name = off ? item.substr(2) : item;
-    log_warning("short-form boolean option '{}{}' deprecated", off ? "no" : "", name);
-    fmt::print(stderr, "Please use {}={} instead\n", name, off ? "off" : "on");
-    set_option(options, name, off ? "off" : "on");
+void name_drivers_of_children(object& options) {
+  for (auto& [key, value] : options) {
+    object* child = value.if_object();
+    if (child == nullptr) continue;
+    name_drivers_of_children(*child);
+    if (child->contains("driver") || !child->contains("filename")) continue;
+    boost::json::value name = child->at("filename");
+    if (!name.is_string()) continue;
+    child->erase("filename");
+    merge_options(*child, options_of_filename(std::string(name.get_string())));
   }
-  return options;
 }
 
 qapi::BlockdevOptions read_options(const BlockLayer& layer, object options) {
@@ -195,4 +176,4 @@ qapi::BlockdevOptions read_options(const BlockLayer& layer, object options) {
   }
 }
 
-}  // namespace strata::tools
+}  // namespace strata

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "block/drivers/probe.h"
+#include "block/names/probe.h"
 
 #include <cstdint>
 #include <cstring>

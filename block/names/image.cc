@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/names/image.h"
+
+#include <array>
+
+#include "block/base/bytes.h"
+#include "block/base/error.h"
+#include "block/io/backend.h"
+#include "block/names/filename.h"
+#include "block/names/legacy_options.h"
+#include "block/names/options.h"
+#include "block/names/probe.h"
+#include "qapi/runtime/json_parser.h"
+
+namespace strata {
+namespace {
+
+using boost::json::object;
+
+constexpr std::string_view kJsonPrefix = "json:";
+
+std::string member_string(const object& options, std::string_view key) {
+  const boost::json::value* value = options.if_contains(key);
+  if (value == nullptr || !value->is_string()) return {};
+  return std::string(value->get_string());
+}
+
+object parse_json_name(std::string_view name) {
+  boost::json::value value;
+  try {
+    value = qapi::parse_json(name.substr(kJsonPrefix.size()));
+  } catch (Error& error) {
+    throw std::move(error).prepend("Could not parse the JSON options: ");
+  }
+  if (!value.is_object()) throw Error("Invalid JSON object given");
+  return option_tree_of_json(value.get_object());
+}
+
+// A plain name is the protocol node's own, or that of the file below a format.
+void add_filename(const BlockLayer& layer, object& options, const std::string& name) {
+  const DriverDescriptor* driver = find_driver(layer, member_string(options, "driver"));
+  object protocol = options_of_filename(name);
+  if (driver != nullptr && driver->is_protocol) {
+    protocol.erase("driver");
+    merge_options(options, protocol);
+  } else {
+    merge_options(child_of(options, "file"), protocol);
+  }
+}
+
+using Header = std::array<std::byte, kProbeBytes>;
+
+// The first bytes of the file, as many as it has. Throws Error.
+Task<size_t> read_header(MainLoop& loop, BlockLayer& layer, NodePtr file, Header& header) {
+  size_t size = static_cast<size_t>(std::min<uint64_t>(file->length(), header.size()));
+  Backend reader(layer);
+  reader.attach(loop, std::move(file), {{}, kAllPermissions});
+  Status status = co_await reader.preadv(0, IoVector::buffer(header.data(), size));
+  co_await reader.close(loop);
+  if (!status.ok())
+    throw Error::from_errno(status.error_number(),
+                            "Could not read image for determining its format");
+  co_return size;
+}
+
+}  // namespace
+
+const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view name) noexcept {
+  for (const DriverDescriptor* driver : layer.drivers())
+    if (driver->format_name() == name) return driver;
+  return nullptr;
+}
+
+object resolve_image_name(const BlockLayer& layer, const ImageName& name) {
+  object options = name.options;
+  std::optional<std::string> filename = name.filename;
+  if (name.format && !options.contains("driver")) options["driver"] = *name.format;
+  if (filename && filename->starts_with(kJsonPrefix)) {
+    merge_options(options, parse_json_name(*filename));
+    filename.reset();
+  }
+  if (options.contains("driver")) {
+    std::string driver = member_string(options, "driver");
+    if (find_driver(layer, driver) == nullptr) throw Error("Unknown driver '{}'", driver);
+  } else if (!filename && options.contains("filename")) {
+    filename = member_string(options, "filename");
+    options.erase("filename");
+  }
+  if (filename) add_filename(layer, options, *filename);
+  name_drivers_of_children(options);
+  modernise_options(options);
+  if (!options.contains("driver") && !options.contains("file"))
+    throw Error("Must specify either driver or file");
+  return options;
+}
+
+Task<std::string_view> guess_format(MainLoop& loop, BlockLayer& layer, NodePtr file) {
+  Header header{};
+  size_t size = co_await read_header(loop, layer, std::move(file), header);
+  std::string_view format = probe_format({header.data(), size});
+  if (find_driver(layer, format) == nullptr)
+    throw Error("Image is in {} format, which is not built", format);
+  co_return format;
+}
+
+bool lacks_encryption_format(const object& options) {
+  if (member_string(options, "driver") != "qcow2" || !options.contains("file")) return false;
+  const boost::json::value* encrypt = options.if_contains("encrypt");
+  return encrypt != nullptr && encrypt->is_object() && !encrypt->get_object().contains("format");
+}
+
+Task<void> name_encryption(MainLoop& loop, BlockLayer& layer, NodePtr file, object& options) {
+  constexpr size_t kMethodOffset = 32;  // crypt_method of the qcow2 header
+  Header header{};
+  co_await read_header(loop, layer, std::move(file), header);
+  auto method = load_be<uint32_t>(header, kMethodOffset);
+  if (method == 1 || method == 2)
+    child_of(options, "encrypt")["format"] = method == 1 ? "aes" : "luks";
+  else
+    options.erase("encrypt");
+}
+
+}  // namespace strata

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+
+#include "block/base/aligned_buffer.h"
+#include "block/qcow2/image.h"
+#include "block/qcow2/qcow2.h"
+#include "tools/img/chain.h"
+#include "tools/img/command.h"
+#include "tools/img/progress.h"
+
+namespace strata::tools {
+namespace {
+
+constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
+                            {"quiet", no_argument, nullptr, 'q'},
+                            {"object", required_argument, nullptr, kObject},
+                            {"format", required_argument, nullptr, 'f'},
+                            {"image-opts", no_argument, nullptr, kImageOpts},
+                            {"cache", required_argument, nullptr, 't'},
+                            {"drop", no_argument, nullptr, 'd'},
+                            {"base", required_argument, nullptr, 'b'},
+                            {"rate-limit", required_argument, nullptr, 'r'},
+                            {"progress", no_argument, nullptr, 'p'},
+                            {nullptr, 0, nullptr, 0}};
+
+constexpr uint64_t kStep = 2 * 1024 * 1024;
+
+struct Request {
+  std::optional<std::string> format;
+  std::optional<std::string> base;
+  OpenFlags flags{.writable = true, .discard_unmap = true};
+  uint64_t bytes_a_second = 0;
+  bool image_options = false;
+  bool keep = false;  // the image is not emptied
+  bool progress = false;
+  bool quiet = false;
+};
+
+Request parse(Words& words) {
+  Request request;
+  for (int option; (option = words.next("f:ht:b:dpqr:", kOptions)) != -1;) {
+    switch (option) {
+      case 'f':
+        request.format = words.value();
+        break;
+      case 't':
+        if (!set_cache_mode(request.flags, words.value()))
+          throw Error("Invalid cache option: {}", words.value());
+        break;
+      case 'b':
+        request.base = words.value();
+        request.keep = true;
+        break;
+      case 'd':
+        request.keep = true;
+        break;
+      case 'p':
+        request.progress = true;
+        break;
+      case 'q':
+        request.quiet = true;
+        break;
+      case 'r':
+        request.bytes_a_second = static_cast<uint64_t>(parse_number(words.value(), "rate limit"));
+        break;
+      case kImageOpts:
+        request.image_options = true;
+        break;
+      default:
+        break;
+    }
+  }
+  return request;
+}
+
+// What lies above the base goes into it.
+class Commit {
+ public:
+  Commit(Tool& tool, const Request& request, Backend& top, Backend& base)
+      : tool_(tool),
+        request_(request),
+        top_(top),
+        base_(base),
+        progress_(request.progress, request.quiet, top.length()) {}
+
+  Task<void> run() {
+    uint64_t length = top_.length();
+    if (base_.length() < length) co_await base_.truncate(length);
+    if (!buffer_) throw Error::from_errno(ENOMEM, "Could not commit");
+    for (uint64_t offset = 0; offset < length;) {
+      auto answer = co_await io::block_status_above(top_.node(), &base_.node(), false, offset,
+                                                    std::min(kStep, length - offset));
+      if (!answer) fail(answer.status());
+      uint64_t bytes = answer->status.bytes;
+      if (answer->depth != 0) co_await copy(offset, bytes, answer->status.flags);
+      offset += bytes;
+      progress_.advance(bytes);
+    }
+    Status status = co_await base_.flush();
+    if (!status.ok()) fail(status);
+    progress_.finish();
+  }
+
+ private:
+  [[noreturn]] static void fail(Status status) {
+    throw Error::from_errno(status.error_number(), "Block job failed");
+  }
+
+  Task<void> copy(uint64_t offset, uint64_t bytes, StatusFlags flags) {
+    Status status;
+    if (flags.has(StatusFlag::zero)) {
+      status = co_await base_.pwrite_zeroes(offset, bytes, WriteFlag::may_unmap);
+    } else {
+      status = co_await top_.preadv(offset, IoVector::buffer(buffer_.data(), bytes));
+      if (status.ok())
+        status = co_await base_.pwritev(offset, IoVector::buffer(buffer_.data(), bytes));
+      copied_ += bytes;
+    }
+    if (!status.ok()) fail(status);
+    if (request_.bytes_a_second == 0) co_return;
+    std::chrono::duration<double> due(static_cast<double>(copied_) /
+                                      static_cast<double>(request_.bytes_a_second));
+    auto until = start_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(due);
+    if (until > std::chrono::steady_clock::now())
+      co_await tool_.context().sleep_for(until - std::chrono::steady_clock::now());
+  }
+
+  Tool& tool_;
+  const Request& request_;
+  Backend& top_;
+  Backend& base_;
+  Progress progress_;
+  AlignedBuffer buffer_{kStep};
+  uint64_t copied_ = 0;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// The chain down to the image that is to be written to.
+Task<std::vector<ChainLink>> look_at_chain(Images& images, const Request& request,
+                                           const std::string& name) {
+  OpenFlags flags = request.flags;
+  flags.writable = false;
+  flags.will_write = true;
+  Backend* image = co_await images.open(name, request.format, request.image_options, flags);
+  Node* base = image->node().backing();
+  if (request.base) {
+    base = find_in_chain(image->node(), *request.base);
+    if (base == nullptr)
+      throw Error("Did not find '{}' in the backing chain of '{}'", *request.base, name);
+  }
+  if (base == nullptr) throw Error("Image does not have a backing file");
+  std::vector<ChainLink> links = describe_chain(image->node(), *base);
+  (void)co_await images.close_all();
+  co_return links;
+}
+
+Task<Status> make_empty(Node& node) {
+  qcow2::Image* image = qcow2::image_of(node);
+  if (image == nullptr) co_return Status();
+  co_return co_await image->make_empty();
+}
+
+Task<void> commit(Images& images, const Request& request, const std::string& name) {
+  Tool& tool = images.tool();
+  std::vector<ChainLink> links = co_await look_at_chain(images, request, name);
+  std::optional<Error> failed;
+  std::vector<NodePtr> nodes;
+  try {
+    nodes = co_await open_chain(tool, std::move(links));
+  } catch (Error& error) {
+    failed = std::move(error).prepend(fmt::format("Could not open '{}': ", name));
+  }
+  if (failed) throw *failed;
+  const PermissionSet needed{Permission::consistent_read, Permission::write, Permission::resize};
+  Backend& base = images.adopt(nodes.back(), {needed, kAllPermissions});
+  Backend& top = images.adopt(nodes.front(), {needed, kAllPermissions});
+  base.set_write_cache(!request.flags.write_through);
+  nodes.clear();
+  co_await Commit(tool, request, top, base).run();
+  if (request.keep) co_return;
+  Status status = co_await make_empty(top.node());
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "Could not empty {}", name);
+}
+
+}  // namespace
+
+Task<int> run_commit(Images& images, Words& words) {
+  Request request = parse(words);
+  std::vector<std::string> rest = words.rest();
+  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
+  co_await commit(images, request, rest[0]);
+  if (!request.quiet) fmt::print("Image committed.\n");
+  co_return 0;
+}
+
+}  // namespace strata::tools

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "block/base/aligned_buffer.h"
+#include "block/names/filename.h"
+#include "block/qcow2/image.h"
+#include "block/qcow2/qcow2.h"
+#include "tools/img/command.h"
+#include "tools/img/progress.h"
+
+namespace strata::tools {
+namespace {
+
+constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
+                            {"object", required_argument, nullptr, kObject},
+                            {"image-opts", no_argument, nullptr, kImageOpts},
+                            {"force-share", no_argument, nullptr, 'U'},
+                            {"compress", no_argument, nullptr, 'c'},
+                            {"progress", no_argument, nullptr, 'p'},
+                            {"quiet", no_argument, nullptr, 'q'},
+                            {"format", required_argument, nullptr, 'f'},
+                            {"cache", required_argument, nullptr, 't'},
+                            {"source-cache", required_argument, nullptr, 'T'},
+                            {"backing", required_argument, nullptr, 'b'},
+                            {"backing-format", required_argument, nullptr, 'B'},
+                            {"backing-unsafe", no_argument, nullptr, 'u'},
+                            {nullptr, 0, nullptr, 0}};
+
+constexpr uint64_t kStep = 2 * 1024 * 1024;
+
+struct Request {
+  std::optional<std::string> format;
+  std::optional<std::string> backing;
+  std::optional<std::string> backing_format;
+  OpenFlags flags{.writable = true};
+  OpenFlags source_flags;
+  bool image_options = false;
+  bool unsafe = false;
+  bool compress = false;
+  bool progress = false;
+  bool quiet = false;
+};
+
+void take_file_option(int option, const Words& words, Request& request) {
+  switch (option) {
+    case 'f':
+      request.format = words.value();
+      break;
+    case 'b':
+      request.backing = words.value();
+      break;
+    case 'B':
+    case 'F':
+      request.backing_format = words.value();
+      break;
+    case 't':
+      if (!set_cache_mode(request.flags, words.value()))
+        throw Error("Invalid cache option: {}", words.value());
+      break;
+    case 'T':
+      if (!set_cache_mode(request.source_flags, words.value()))
+        throw Error("Invalid source cache option: {}", words.value());
+      break;
+    default:
+      break;
+  }
+}
+
+Request parse(Words& words) {
+  Request request;
+  for (int option; (option = words.next("hf:F:B:b:upt:T:qUc", kOptions)) != -1;) {
+    take_file_option(option, words, request);
+    switch (option) {
+      case 'u':
+        request.unsafe = true;
+        break;
+      case 'c':
+        request.compress = true;
+        break;
+      case 'p':
+        request.progress = true;
+        break;
+      case 'q':
+        request.quiet = true;
+        break;
+      case 'U':
+        request.source_flags.force_share = true;
+        break;
+      case kImageOpts:
+        request.image_options = true;
+        break;
+      default:
+        break;
+    }
+  }
+  return request;
+}
+
+// What of a backing file lies behind its end, or behind no backing file, reads as zeroes.
+Task<Status> read_backing(Backend* image, uint64_t offset, AlignedBuffer& into, uint64_t bytes) {
+  uint64_t length = image != nullptr ? image->length() : 0;
+  uint64_t inside = std::min(bytes, length - std::min(length, offset));
+  std::memset(into.data() + inside, 0, bytes - inside);
+  if (inside == 0) co_return Status();
+  co_return co_await image->preadv(offset, IoVector::buffer(into.data(), inside));
+}
+
+// Copies into the image what it would not find in its new backing file.
+class Rebase {
+ public:
+  Rebase(const Request& request, Backend& image, Backend* before, Backend* after)
+      : image_(image),
+        before_(before),
+        after_(after),
+        compress_(request.compress),
+        progress_(request.progress, request.quiet, image.length()) {
+    if (auto facts = image.node().driver().image_facts())
+      unit_ = facts->cluster_size.value_or(unit_);
+    chunk_ = std::max(kStep, unit_);
+    old_ = AlignedBuffer(chunk_);
+    new_ = AlignedBuffer(chunk_);
+  }
+
+  Task<void> run() {
+    if (!old_ || !new_) fail(Status::error(ENOMEM), "Could not allocate memory");
+    uint64_t length = image_.length();
+    for (uint64_t offset = 0; offset < length;) {
+      auto own = co_await io::block_status(image_.node(), offset, length - offset);
+      if (!own) fail(own.status(), "error while reading image metadata");
+      uint64_t bytes = std::max<uint64_t>(own->bytes, 1);
+      if (!own->flags.has(StatusFlag::allocated)) {
+        bytes = co_await skip_unchanged(offset, std::min(bytes, chunk_ - offset % chunk_));
+        if (bytes == 0) {
+          bytes = std::min(own->bytes, chunk_ - offset % chunk_);
+          co_await merge(offset, bytes);
+        }
+      }
+      offset += bytes;
+      progress_.advance(bytes);
+    }
+    progress_.finish();
+  }
+
+ private:
+  [[noreturn]] static void fail(Status status, const char* what) {
+    throw Error::from_errno(status.error_number(), "{}", what);
+  }
+
+  // How much from `offset` on need not be looked at: it is zero in both.
+  Task<uint64_t> skip_unchanged(uint64_t offset, uint64_t bytes) {
+    uint64_t same = bytes;
+    for (Backend* one : {before_, after_}) {
+      if (one == nullptr || offset >= one->length()) continue;
+      auto status = co_await one->block_status(offset, std::min(same, one->length() - offset));
+      if (!status || !status->status.flags.has(StatusFlag::zero)) co_return 0;
+      same = std::min(same, status->status.bytes);
+    }
+    co_return same == bytes ? same : align_down(same, unit_);
+  }
+
+  Task<void> merge(uint64_t offset, uint64_t bytes) {
+    Status status = co_await read_backing(before_, offset, old_, bytes);
+    if (!status.ok()) fail(status, "error while reading from old backing file");
+    status = co_await read_backing(after_, offset, new_, bytes);
+    if (!status.ok()) fail(status, "error while reading from new backing file");
+    // Whole clusters: what is not written of one would be copied from the old backing file anyhow.
+    for (uint64_t at = 0; at < bytes;) {
+      uint64_t run = piece(offset + at, bytes - at);
+      bool differs = std::memcmp(old_.data() + at, new_.data() + at, run) != 0;
+      while (at + run < bytes) {
+        uint64_t next = piece(offset + at + run, bytes - at - run);
+        bool also = std::memcmp(old_.data() + at + run, new_.data() + at + run, next) != 0;
+        if (also != differs || compress_) break;
+        run += next;
+      }
+      if (differs) co_await write(offset + at, at, run);
+      at += run;
+    }
+  }
+
+  uint64_t piece(uint64_t offset, uint64_t bytes) const noexcept {
+    return std::min(bytes, unit_ - offset % unit_);
+  }
+
+  static bool is_zero(const std::byte* data, uint64_t bytes) noexcept {
+    return data[0] == std::byte{0} && std::memcmp(data, data + 1, bytes - 1) == 0;
+  }
+
+  Task<void> write(uint64_t offset, uint64_t at, uint64_t bytes) {
+    std::byte* data = old_.data() + at;
+    bool whole = offset % unit_ == 0 && (bytes == unit_ || offset + bytes == image_.length());
+    Status status;
+    if (is_zero(data, bytes))
+      status = co_await image_.pwrite_zeroes(offset, bytes, WriteFlag::may_unmap);
+    else
+      status = co_await image_.pwritev(
+          offset, IoVector::buffer(data, bytes),
+          compress_ && whole ? WriteFlags(WriteFlag::compressed) : WriteFlags());
+    if (!status.ok()) fail(status, "Error while writing to COW image");
+  }
+
+  Backend& image_;
+  Backend* before_;
+  Backend* after_;
+  bool compress_;
+  Progress progress_;
+  uint64_t unit_ = 65536;
+  uint64_t chunk_ = kStep;
+  AlignedBuffer old_;
+  AlignedBuffer new_;
+};
+
+Task<void> copy_differences(Images& images, const Request& request, Backend& image) {
+  Permissions reading{Permission::consistent_read, kAllPermissions};
+  Backend* before = nullptr;
+  if (Edge* backing = image.node().child_in_role(ChildRole::cow))
+    before = &images.adopt(backing->node_ptr(), reading);
+  Backend* after = nullptr;
+  if (!request.backing->empty()) {
+    ImageSource source;
+    source.format = request.backing_format;
+    OpenFlags flags = request.source_flags;
+    std::optional<Error> failed;
+    try {
+      source.filename = absolute_name(*request.backing, image.node().file_name().exact);
+      after = &images.adopt(co_await open_backend(images.tool(), std::move(source), flags));
+    } catch (Error& error) {
+      failed = std::move(error).prepend(
+          fmt::format("Could not open new backing file '{}': ", *request.backing));
+    }
+    if (failed) throw *failed;
+  }
+  co_await Rebase(request, image, before, after).run();
+  Status status = co_await image.flush();
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "Could not flush the image");
+}
+
+Task<void> change_backing_file(Backend& image, const Request& request) {
+  std::string name = request.backing.value_or("");
+  auto fail = [&](const std::string& why) {
+    throw Error("Could not change the backing file to '{}': {}", name, why);
+  };
+  qcow2::Image* format = qcow2::image_of(image.node());
+  if (format == nullptr) fail(Error::describe_errno(ENOTSUP));
+  if (!name.empty() && !request.backing_format) fail("backing format must be specified");
+  if (!name.empty() && format->data_file_raw()) fail(Error::describe_errno(EINVAL));
+  std::optional<std::string> backing_format;
+  if (!name.empty()) backing_format = request.backing_format;
+  if (name.size() > 1023) fail(Error::describe_errno(EINVAL));
+  Status status = co_await format->change_backing_file(name, backing_format);
+  if (status.error_number() == ENOSPC) fail("No space left in the file header");
+  if (!status.ok()) fail(Error::describe_errno(status.error_number()));
+}
+
+}  // namespace
+
+Task<int> run_rebase(Images& images, Words& words) {
+  Request request = parse(words);
+  std::vector<std::string> rest = words.rest();
+  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
+  if (!request.unsafe && !request.backing)
+    throw UsageError{"Must specify backing file (-b) or use unsafe mode (-u)"};
+  if (request.backing_format &&
+      find_driver(images.tool().layer(), *request.backing_format) == nullptr)
+    throw Error("Invalid format name: '{}'", *request.backing_format);
+  request.flags.force_share = false;
+  request.flags.no_backing = request.unsafe;
+  Backend* image =
+      co_await images.open(rest[0], request.format, request.image_options, request.flags);
+  if (request.compress && !image->node().driver().write_flags().has(WriteFlag::compressed))
+    throw Error("Compression not supported for this file format");
+  if (!request.unsafe) co_await copy_differences(images, request, *image);
+  co_await change_backing_file(*image, request);
+  co_return 0;
+}
+
+}  // namespace strata::tools
