@@ -86,7 +86,7 @@ def test_images_are_made_on_nodes_and_on_files(daemon):
      "version=v3 or greater)"),
     ({"backing-fmt": "qcow2"}, "Backing format cannot be used without backing file"),
     ({"backing-file": "b", "preallocation": "full"},
-     "Backing file and preallocation can only be used at the same time if extended_l2 is enabled"),
+     "Backing file and preallocation can only be used at the same time if extended_l2 is on"),
     ({"size": 1234}, "Image size must be a multiple of 512 bytes"),
 ], ids=lambda value: "".join(value) if isinstance(value, dict) else "")
 def test_what_qcow2_refuses(daemon, options, text):
