@@ -114,6 +114,16 @@ void add_to_trail(Node& node, const RecordedName& backing) {
 
 }  // namespace
 
+std::string start_of_names(const Node& file) {
+  const Node* node = &file;
+  while (node->descriptor().is_filter) {
+    Edge* filtered = node->child_in_role(ChildRole::filtered);
+    if (filtered == nullptr || !filtered->node_ptr()) break;
+    node = &filtered->node();
+  }
+  return node->file_name().exact;
+}
+
 void confine_recorded_name(const std::string& name, object& options) {
   if (has_protocol_prefix(name) && !name.starts_with("file:")) confine(options);
 }

@@ -26,6 +26,10 @@ struct RecordedName {
   std::string image;                  // whose directory a relative name starts from
 };
 
+// The name of the file that an image lies in, below filters: relative names in the image start from
+// its directory.
+std::string start_of_names(const Node& file);
+
 // Throws Error for options, made of a name that an image contains, that lead further than such
 // names may; takes away what such names do not decide.
 void confine_recorded_name(const std::string& name, boost::json::object& options);

@@ -189,7 +189,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     if (options_.data_file) return *options_.data_file;
     const std::optional<std::string>& name = image_->extensions().data_file;
     if (!name) throw Error("'data-file' is required for this image");
-    std::string image = file_->node().file_name().exact;
+    std::string image = start_of_names(file_->node());
     size_t slash = image.rfind('/');
     std::string directory = slash != image.npos ? image.substr(0, slash + 1) : "";
     // The name is that of a file and nothing else, whatever it looks like.
@@ -202,9 +202,9 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   }
 
   // Who took the image for a disk of another kind does not expect that writing to it changes a file
-  // elsewhere.
+  // elsewhere. A check does not write there.
   void check_data_path(const std::string& path, const std::string& directory) const {
-    if (!node().options().guessed_format || node().is_read_only()) return;
+    if (!node().options().guessed_format || node().is_read_only() || to_check_) return;
     bool beside = path.starts_with(directory) && path.find('/', directory.size()) == path.npos;
     if (!beside)
       throw Error("The data file '{}' is not written to, because the image's format was guessed",
@@ -229,7 +229,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     if (!options_.backing) {
       co_await open_recorded_backing(context,
                                      {image_->backing_name(), image_->extensions().backing_format,
-                                      file_->node().file_name().exact});
+                                      start_of_names(file_->node())});
       co_return;
     }
     qapi::BlockdevRef reference;
