@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <catch2/catch_test_macros.hpp>
+#include <catch2/catch.hpp>
 
 #include "block/drivers/nbd/call.h"
 
