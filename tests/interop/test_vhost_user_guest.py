@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from support.guest import Guest, missing
+from support.program import slow_factor
 
 MIB = 1 << 20
 KILLS = int(os.environ.get("STRATA_GUEST_KILLS", "3"))
@@ -132,3 +133,29 @@ def test_guest_sees_a_resize(daemon, boot):
     guest.run("while [ $(cat /sys/block/vda/size) != 65536 ]; do sleep 0.1; done")
     guest.run("dd if=/dev/zero of=/dev/vda bs=1M seek=31 count=1 oflag=direct")
     guest.check_log()
+
+
+def test_guest_migrates_between_two_qemus(daemon, boot, tmp_path):
+    """Each QEMU has an export of its own on the same node."""
+    daemon.add_file(size=64 * MIB)
+    paths = [add_export(daemon, name) for name in ("source", "target")]
+    source = boot(paths[0]).wait_until_up()
+    source.run("mke2fs -q /dev/vda && mount -t ext4 /dev/vda /mnt && "
+               "dd if=/dev/urandom of=/mnt/data bs=64k count=32 2>/dev/null && sync && "
+               "sha256sum /mnt/data > /tmp/sum")
+    # It writes while its memory moves.
+    source.run("(i=0; while [ ! -e /tmp/stop ]; do dd if=/mnt/data of=/mnt/copy bs=64k count=8 "
+               "conv=fsync 2>/dev/null || touch /tmp/failed; i=$((i+1)); echo $i > /tmp/round; "
+               "done; touch /tmp/done) &")
+    target = boot(paths[1], name="target", incoming=f"unix:{tmp_path}/migration")
+    source.qmp.cmd("migrate-set-parameters", {"max-bandwidth": 1 << 30, "downtime-limit": 2000})
+    source.qmp.cmd("migrate", {"uri": f"unix:{tmp_path}/migration"})
+    limit = 60 * slow_factor()
+    target.qmp.event("RESUME", timeout=limit)
+    assert source.qmp.cmd("query-migrate")["status"] == "completed"
+    target.run("r=$(cat /tmp/round); while [ $(cat /tmp/round) -le $r ]; do sleep 0.1; done; "
+               "touch /tmp/stop; while [ ! -e /tmp/done ]; do sleep 0.1; done; "
+               "[ ! -e /tmp/failed ]")
+    target.run("sync; echo 3 > /proc/sys/vm/drop_caches; sha256sum -c -s /tmp/sum && "
+               "dd if=/mnt/data bs=64k count=8 2>/dev/null | cmp - /mnt/copy && umount /mnt")
+    target.check_log()

@@ -90,6 +90,25 @@ def test_an_indirect_table_is_served(disk):
         assert ring.wait() == (0, 513)
 
 
+@any_ring
+def test_a_status_of_zero_stops_rings_and_keeps_their_place(disk, features):
+    """QEMU sends it before it asks for the base, which a migration takes along."""
+    protocol = 1 << vu.P_STATUS | 1 << vu.P_CONFIG | 1 << vu.P_REPLY_ACK
+    front_end, (ring,) = vu.start(disk, features, protocol=protocol)
+    with front_end:
+        front_end.send(vu.SET_STATUS, struct.pack("<Q", 15))
+        assert front_end.ask_u64(vu.GET_STATUS) == 15
+        for i in range(3):
+            ring.write(8 * i, pattern(512, i))
+        front_end.send(vu.SET_STATUS, bytes(8))
+        assert front_end.ask_u64(vu.GET_STATUS) == 0
+        base = ring.stop()
+        assert base == (0x80098009 if ring.packed else 3)
+        front_end.send(vu.SET_VRING_BASE, struct.pack("<II", 0, base))
+        front_end.send(vu.SET_VRING_KICK, struct.pack("<Q", 0), [ring.kick_fd])
+        assert ring.read(8, 512) == pattern(512, 1)
+
+
 def test_identity_size_and_features(daemon, disk):
     front_end, (ring,) = vu.start(disk)
     with front_end:

@@ -53,7 +53,34 @@ Error refusal(Option option, OptionReply kind) {
 
 }  // namespace
 
+// A server that has refused something is told that nothing more will come.
 Task<ExportInfo> Handshake::enter() {
+  std::optional<Error> failure;
+  ExportInfo info;
+  try {
+    info = co_await negotiate();
+  } catch (const Error& error) {
+    failure = error;
+  }
+  if (!failure) co_return info;
+  if (refused_) co_await abort();
+  throw *std::move(failure);
+}
+
+Task<std::vector<ExportInfo>> Handshake::list() {
+  std::optional<Error> failure;
+  std::vector<ExportInfo> exports;
+  try {
+    exports = co_await collect();
+  } catch (const Error& error) {
+    failure = error;
+  }
+  if (!failure || refused_) co_await abort();
+  if (failure) throw *std::move(failure);
+  co_return exports;
+}
+
+Task<ExportInfo> Handshake::negotiate() {
   if (std::optional<ExportInfo> oldstyle = co_await greet()) co_return *std::move(oldstyle);
   if (options_.tls) co_await start_tls();
   if (fixed_) {
@@ -77,7 +104,7 @@ Task<ExportInfo> Handshake::enter() {
   co_return co_await enter_by_export_name();
 }
 
-Task<std::vector<ExportInfo>> Handshake::list() {
+Task<std::vector<ExportInfo>> Handshake::collect() {
   std::vector<ExportInfo> exports;
   if (std::optional<ExportInfo> oldstyle = co_await greet()) {
     exports.push_back(*std::move(oldstyle));
@@ -106,7 +133,6 @@ Task<std::vector<ExportInfo>> Handshake::list() {
     if (!co_await go(info, Option::info)) break;
     if (mode_ != ReplyMode::simple) co_await list_contexts(info);
   }
-  co_await abort();
   co_return exports;
 }
 
@@ -321,9 +347,10 @@ Task<Handshake::Reply> Handshake::receive(Option option) {
   co_return reply;
 }
 
-bool Handshake::accepts(Option option, const Reply& reply) const {
+bool Handshake::accepts(Option option, const Reply& reply) {
   if (!nbd::is_error(reply.kind)) return true;
   if (reply.kind == OptionReply::err_unsup) return false;
+  refused_ = true;
   Error error = refusal(option, reply.kind);
   if (reply.payload.empty()) throw error;
   throw std::move(error).hint(fmt::format("server reported: {}\n", nbd::as_text(reply.payload)));

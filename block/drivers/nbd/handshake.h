@@ -57,6 +57,8 @@ class Handshake {
     std::vector<std::byte> payload;
   };
 
+  Task<ExportInfo> negotiate();
+  Task<std::vector<ExportInfo>> collect();
   // Returns the oldstyle export, or nothing in newstyle.
   Task<std::optional<ExportInfo>> greet();
   Task<void> start_tls();
@@ -71,7 +73,7 @@ class Handshake {
   Task<void> send(nbd::Option option, nbd::ConstBytes payload);
   Task<Reply> receive(nbd::Option option);
   // Whether the server knows the option; throws what else it refuses it with.
-  bool accepts(nbd::Option option, const Reply& reply) const;
+  bool accepts(nbd::Option option, const Reply& reply);
   void take_info(ExportInfo& info, const Reply& reply) const;
   Task<void> read(void* into, size_t size, std::string_view what);
   Task<void> write(nbd::ConstBytes bytes, std::string_view what);
@@ -83,6 +85,7 @@ class Handshake {
   HandshakeOptions options_;
   bool fixed_ = false;
   bool no_zeroes_ = false;
+  bool refused_ = false;  // the server is still listening
   nbd::ReplyMode mode_ = nbd::ReplyMode::simple;
 };
 

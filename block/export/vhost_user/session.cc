@@ -237,9 +237,13 @@ Task<void> Session::set_features(uint64_t features) {
   for (uint32_t index = 0; index < vrings_.size(); ++index) co_await update_logging(index);
 }
 
+// QEMU resets the status of a device that stops before it asks where its rings stood: they stand
+// still from here on, and nothing else is forgotten.
 Task<void> Session::set_status(uint64_t status) {
   status_ = status & 0xff;
-  if (status_ == 0) co_await reset();
+  if (status_ != 0) co_return;
+  for (Vring& ring : vrings_) ring.has_kick = false;
+  co_await update_all();
 }
 
 Task<void> Session::reset() {

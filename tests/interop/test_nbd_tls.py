@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""TLS between our NBD server and client, QEMU's tools and libnbd."""
+
+import os
+import socket
+import struct
+
+import pytest
+
+from support import nbd_wire as wire
+from support.nbd_wire import NBD
+from support.pki import CLIENT, SERVER, Authority, make_psk
+from support.program import ROOT, is_oracle
+from support.tools import run
+
+pytestmark = pytest.mark.skipif(is_oracle(), reason="compares with QEMU's tools already")
+
+TOOLS = ROOT / os.environ.get("STRATA_BUILD", "build") / "bin"
+SIZE = 4 << 20
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    """Directories by name: an authority's server and clients, a stranger, keys."""
+    base = tmp_path_factory.mktemp("pki")
+    ours = Authority(base / "ca")
+    ours.issue("server", SERVER, base / "server")
+    ours.issue("client", CLIENT.format(name="alice"), base / "alice")
+    ours.issue("client", CLIENT.format(name="mallory"), base / "mallory")
+    Authority(base / "ca2", "Another").issue("client", CLIENT.format(name="eve"), base / "eve")
+    make_psk(base / "psk", "bob")
+    make_psk(base / "psk2", "bob")
+    return base
+
+
+def credentials(kind, directory, endpoint="client", ident="tls", **more):
+    words = [f"tls-creds-{kind}", f"id={ident}", f"dir={directory}", f"endpoint={endpoint}"]
+    return ",".join(words + [f"{key}={value}" for key, value in more.items()])
+
+
+def image_options(daemon, **more):
+    options = {"driver": "nbd", "path": daemon.nbd_path, "export": "disk", "tls-creds": "tls"}
+    options.update({key.replace("_", "-"): value for key, value in more.items()})
+    return ",".join(f"{key}={value}" for key, value in options.items())
+
+
+def serve(daemon, pki, kind="x509", directory="server", **server):
+    daemon.qmp.cmd("object-add", {"qom-type": f"tls-creds-{kind}", "id": "tls",
+                                  "dir": str(pki / directory), "endpoint": "server"})
+    daemon.add_file(size=SIZE, data=b"\x07" * 65536)
+    daemon.serve_nbd(tls_creds="tls", **server)
+    daemon.export("disk", writable=True)
+    return daemon
+
+
+@pytest.fixture(params=["qemu", "strata"])
+def tool(request):
+    """Runs img or io, QEMU's or ours."""
+    def run_tool(name, *arguments, check=True):
+        program = f"qemu-{name}" if request.param == "qemu" else TOOLS / f"strata-{name}"
+        return run(program, *arguments, check=check)
+    return run_tool
+
+
+def test_reads_and_writes_over_certificates(daemon, pki, tool):
+    serve(daemon, pki)
+    done = tool("io", "--object", credentials("x509", pki / "alice"), "-c", "read -P 7 0 64k",
+                "-c", "write -P 9 100k 3M", "-c", "read -P 9 100k 3M", "-c", "flush",
+                "--image-opts", image_options(daemon, tls_hostname="localhost"))
+    assert "failed" not in done.stdout
+
+
+def test_reads_and_writes_over_a_shared_key(daemon, pki, tool):
+    serve(daemon, pki, "psk", "psk")
+    done = tool("io", "--object", credentials("psk", pki / "psk", username="bob"), "-c",
+                "write -P 3 0 1M", "-c", "read -P 3 0 1M", "--image-opts", image_options(daemon))
+    assert "failed" not in done.stdout
+
+
+@pytest.mark.parametrize("who,more,text", [
+    ("alice", {"tls_hostname": "elsewhere"}, "Certificate does not match the hostname elsewhere"),
+    ("alice", {}, "No hostname for certificate validation"),
+    ("eve", {"tls_hostname": "localhost"}, "The certificate hasn't got a known issuer"),
+])
+def test_client_refuses_a_server_it_cannot_verify(daemon, pki, tool, who, more, text):
+    serve(daemon, pki)
+    done = tool("img", "info", "--object", credentials("x509", pki / who), "--image-opts",
+                image_options(daemon, **more), check=False)
+    assert done.returncode == 1 and text in done.stdout
+
+
+def test_wrong_shared_key_is_refused(daemon, pki, tool):
+    serve(daemon, pki, "psk", "psk")
+    done = tool("img", "info", "--object", credentials("psk", pki / "psk2", username="bob"),
+                "--image-opts", image_options(daemon), check=False)
+    assert done.returncode == 1 and "TLS handshake failed" in done.stdout
+
+
+def test_plain_client_is_told_to_use_tls(daemon, pki, tool):
+    serve(daemon, pki)
+    done = tool("img", "info", daemon.uri("disk"), check=False)
+    assert done.returncode == 1
+    assert "TLS negotiation required before option 7 (go)" in done.stdout
+    assert "Did you forget a valid tls-creds?" in done.stdout
+
+
+def test_authorization_goes_by_the_name_in_the_certificate(daemon, pki, tool):
+    alice = {"match": "*CN=alice*", "policy": "allow", "format": "glob"}
+    daemon.qmp.cmd("object-add", {"qom-type": "authz-list", "id": "who", "policy": "deny",
+                                  "rules": [alice]})
+    serve(daemon, pki, tls_authz="who")
+    for who, status in (("alice", 0), ("mallory", 1)):
+        done = tool("img", "info", "--object", credentials("x509", pki / who), "--image-opts",
+                    image_options(daemon, tls_hostname="localhost"), check=False)
+        assert done.returncode == status, done.stdout
+    daemon.wait_for(lambda: "TLS x509 authz check for" in daemon.stderr, "the denial")
+
+
+def test_libnbd_over_certificates(daemon, pki):
+    serve(daemon, pki)
+    uri = (f"nbds+unix://alice@localhost/disk?socket={daemon.nbd_path}"
+           f"&tls-certificates={pki / 'alice'}")
+    done = run("nbdinfo", "--size", uri, check=False)
+    if done.returncode != 0 and "hostname" in done.stdout.lower():
+        done = run("nbdinfo", "--size", uri + "&tls-verify-peer=false")
+    assert done.stdout.strip() == str(SIZE)
+
+
+def test_libnbd_over_a_shared_key(daemon, pki):
+    serve(daemon, pki, "psk", "psk")
+    uri = f"nbds+unix://bob@/disk?socket={daemon.nbd_path}&tls-psk-file={pki / 'psk/keys.psk'}"
+    assert run("nbdinfo", "--size", uri).stdout.strip() == str(SIZE)
+    copy = daemon.file("copy")
+    run("nbdcopy", uri, copy)
+    with open(copy, "rb") as got, open(daemon.file("disk.img"), "rb") as expected:
+        assert got.read() == expected.read()
+
+
+def test_starttls_forgets_what_was_agreed_on_in_plain_text(daemon, pki):
+    """CVE-2021-3716: what came before TLS may be somebody else's."""
+    serve(daemon, pki)
+    with NBD(daemon.nbd_path) as client:
+        client.hello()
+        assert client.option(wire.OPT_STRUCTURED_REPLY)[-1][0] == wire.REP_ERR_TLS_REQD
+        assert client.option(wire.OPT_STARTTLS) == [(wire.REP_ACK, b"")]
+        # Anything but a handshake ends the connection.
+        client.send_option(wire.OPT_GO, client.info_data("disk"))
+        client.expect_closed()
+    daemon.wait_for(lambda: "TLS handshake failed" in daemon.stderr, "the failure")
+
+
+@pytest.mark.parametrize("option", [wire.OPT_LIST, wire.OPT_GO, wire.OPT_INFO, wire.OPT_SET_META])
+def test_option_before_tls_is_refused(daemon, pki, option):
+    serve(daemon, pki)
+    with NBD(daemon.nbd_path) as client:
+        client.hello()
+        (kind, text), = client.option(option, client.info_data("disk"))
+        assert kind == wire.REP_ERR_TLS_REQD
+        assert text == f"Option 0x{option:x} not permitted before TLS".encode()
+
+
+def test_export_name_before_tls_is_dropped(daemon, pki):
+    serve(daemon, pki)
+    with NBD(daemon.nbd_path) as client:
+        client.hello()
+        client.send_option(wire.OPT_EXPORT_NAME, b"disk")
+        client.expect_closed()
+
+
+def test_thousands_of_half_way_handshakes_leave_nothing(daemon, pki):
+    serve(daemon, pki, max_connections=0)
+
+    def half_way(count):
+        for turn in range(count):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(daemon.nbd_path)
+                sock.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 5, 0))
+                if turn % 2:
+                    sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+
+    def settled():
+        with NBD(daemon.nbd_path) as client:
+            client.hello()
+            client.option(wire.OPT_ABORT)
+
+    sockets = daemon.fds().count("socket")
+    half_way(200)
+    settled()
+    daemon.wait_for(lambda: daemon.fds().count("socket") == sockets, "the first ones' end")
+    fds, memory = daemon.fds(), daemon.status("VmRSS")
+    half_way(3000)
+    settled()
+    daemon.wait_fds(fds, timeout=20)
+    assert daemon.status("VmRSS") - memory < 32 * 1024
+
+
+@pytest.mark.parametrize("arguments,text", [
+    ({"tls-creds": "nosuch"}, "No TLS credentials with id 'nosuch'"),
+    ({"tls-creds": "client"}, "Expected TLS credentials for a server endpoint"),
+    ({"tls-creds": "tls", "tls-authz": "nosuch"}, "Cannot find QAuthZ object ID nosuch"),
+])
+def test_server_with_wrong_objects_is_refused(daemon, pki, arguments, text):
+    for ident, directory, endpoint in (("tls", "server", "server"), ("client", "alice", "client")):
+        daemon.qmp.cmd("object-add", {"qom-type": "tls-creds-x509", "id": ident,
+                                      "dir": str(pki / directory), "endpoint": endpoint})
+    arguments = dict(arguments, addr={"type": "unix", "data": {"path": daemon.nbd_path}})
+    assert text in daemon.qmp.error("nbd-server-start", arguments)
