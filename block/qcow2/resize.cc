@@ -169,6 +169,8 @@ Task<Status> Image::allocate_and_link(const Plan& plan) {
     co_return co_await link(plan, same, nullptr);
   }
   Mutex::Lock lock = co_await metadata_.lock();
+  Status prepared = co_await prepare_table(geometry_.l1_index(plan.first));
+  if (!prepared.ok()) co_return prepared;
   Result<HostCluster> place = co_await allocate_clusters(plan.clusters);
   if (!place) co_return place.status();
   bool fresh = refcounts_.take_fresh(*place, plan.clusters);

@@ -106,7 +106,8 @@ Task<Status> Image::change_table_refcounts(HostOffset table, uint64_t times, boo
     if (status.ok()) continue;
     while (i-- > 0)
       (void)co_await refcounts_.decrease(runs.all()[i].first, runs.all()[i].second, times);
-    co_return status;
+    // More references than a refcount can tell of.
+    co_return status.error_number() == ERANGE ? Status::error(EINVAL) : status;
   }
   co_return Status();
 }

@@ -201,13 +201,16 @@ Task<Status> Image::write_allocated(const Plan& plan, IoVector from) {
     co_return co_await link(plan, same, nullptr);
   }
   Mutex::Lock lock = co_await metadata_.lock();
+  // First the table: so it lies before the data, as in QEMU's images.
+  Status status = co_await prepare_table(geometry_.l1_index(plan.first));
+  if (!status.ok()) co_return status;
   Result<HostCluster> first = co_await allocate_clusters(plan.clusters);
   if (!first) co_return first.status();
   bool fresh = refcounts_.take_fresh(*first, plan.clusters);
   lock.unlock();
   Allocation allocation(*this, *first, plan.clusters);
   HostOffset host = geometry_.offset_of(*first);
-  Status status = co_await write_with_edges(plan, host, fresh, from);
+  status = co_await write_with_edges(plan, host, fresh, from);
   if (!status.ok()) co_return status;
   co_return co_await link(plan, host, &allocation);
 }
@@ -218,6 +221,8 @@ Task<Status> Image::write_shared(const Plan& plan, IoVector from) {
   uint64_t key = plan.first.value;
   Mutex::Lock lock = co_await metadata_.lock();
   if (pending_.find(key) == pending_.end()) {
+    Status status = co_await prepare_table(geometry_.l1_index(plan.first));
+    if (!status.ok()) co_return status;
     Result<HostCluster> cluster = co_await allocate_clusters(1);
     if (!cluster) co_return cluster.status();
     bool fresh = refcounts_.take_fresh(*cluster, 1);

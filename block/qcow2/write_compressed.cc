@@ -121,6 +121,8 @@ Task<Status> Image::place_packed(Packing& packing) {
   Mutex::Lock lock = co_await metadata_.lock();
   for (Packing::Cluster& cluster : packing.clusters) {
     if (cluster.bytes == 0) continue;
+    Status prepared = co_await prepare_table(geometry_.l1_index(cluster.cluster));
+    if (!prepared.ok()) co_return prepared;
     Result<HostOffset> place = co_await refcounts_.allocate_bytes(cluster.bytes);
     if (!place) co_return place.status();
     cluster.extent = {*place, cluster.bytes};

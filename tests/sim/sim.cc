@@ -398,7 +398,7 @@ bool World::try_to(Pending pending, Action action) {
     return true;
   }
   note("failed: " + why);
-  bool no_room = why.ends_with("out of range");  // for so many references in a narrow refcount
+  bool no_room = why.ends_with("Invalid argument");  // for so many references in a narrow refcount
   if (plan_.trouble != Trouble::faults && !no_room) fail("{}", why);
   return false;
 }
