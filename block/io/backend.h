@@ -73,10 +73,11 @@ class Backend final : public EdgeParent {
   // About the whole chain. `bytes` of the answer is 0 only at the end of the node.
   Task<Result<io::ChainStatus>> block_status(uint64_t offset, uint64_t bytes,
                                              StatusWant want = StatusWant::mapping);
-  // Whether block_status() may find zeroes without asking the host: else a reader need not ask.
-  bool knows_zeroes() noexcept {
+  // Whether block_status() may find zeroes there without asking the host: else a reader need not
+  // ask.
+  bool knows_zeroes(uint64_t offset, uint64_t bytes) noexcept {
     Gate::Pass pass = gate_.try_enter();
-    return !pass || root_->node().driver().knows_zeroes();
+    return !pass || root_->node().driver().knows_zeroes(offset, bytes);
   }
   // Throws Error. The resize permission is needed.
   Task<void> truncate(uint64_t size, TruncateOptions options = {});

@@ -70,6 +70,9 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     return resize_with_bitmaps(size, options);
   }
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t bytes, StatusWant) override;
+  bool knows_zeroes(uint64_t offset, uint64_t bytes) const noexcept override {
+    return !image_->is_surely_data(qcow2::GuestOffset(offset), bytes);
+  }
 
   WriteFlags write_flags() const noexcept override { return WriteFlag::compressed; }
   WriteFlags zero_flags() const noexcept override { return WriteFlag::may_unmap; }

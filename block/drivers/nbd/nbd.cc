@@ -36,7 +36,7 @@ class NbdDriver final : public Driver {
   Task<Status> pdiscard(uint64_t offset, uint64_t bytes) override;
   Task<Status> flush() override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t bytes, StatusWant want) override;
-  bool knows_zeroes() const noexcept override { return false; }
+  bool knows_zeroes(uint64_t, uint64_t) const noexcept override { return false; }
   Task<Result<uint64_t>> length() override { return Task<Result<uint64_t>>::ready(info().size); }
   Task<void> truncate(uint64_t size, TruncateOptions options) override;
 

@@ -44,7 +44,7 @@ class NullDriver final : public Driver {
     return Task<Result<BlockStatus>>::ready(status);
   }
 
-  bool knows_zeroes() const noexcept override { return read_zeroes_; }
+  bool knows_zeroes(uint64_t, uint64_t) const noexcept override { return read_zeroes_; }
   Task<Result<uint64_t>> length() override { return Task<Result<uint64_t>>::ready(size_); }
 
   WriteFlags write_flags() const noexcept override { return WriteFlag::fua; }

@@ -63,7 +63,9 @@ class RawDriver final : public Driver {
     return Task<Result<BlockStatus>>::ready(status);
   }
 
-  bool knows_zeroes() const noexcept override { return file_->node().driver().knows_zeroes(); }
+  bool knows_zeroes(uint64_t offset, uint64_t bytes) const noexcept override {
+    return file_->node().driver().knows_zeroes(offset_ + offset, bytes);
+  }
 
   Task<Result<uint64_t>> length() override {
     uint64_t file = file_->node().length();

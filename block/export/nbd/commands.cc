@@ -116,7 +116,8 @@ Task<void> Connection::read(Slot& slot) {
     co_return finish(slot);
   }
   bool in_pieces = terms_.mode != nbd::ReplyMode::simple && (request.flags & nbd::kCmdDf) == 0 &&
-                   (request.length >= kHolesWorthFinding || export_.backend().knows_zeroes());
+                   (request.length >= kHolesWorthFinding ||
+                    export_.backend().knows_zeroes(request.offset, request.length));
   if (in_pieces) {
     Status status = co_await find_pieces(slot);
     if (!status) {
