@@ -128,9 +128,7 @@ class Driver {
   virtual Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t bytes, StatusWant want);
   // Whether block_status() may answer zero for some of it without asking the host
   // (StatusWant::contents); where it does not, whoever would only like to know need not ask.
-  virtual bool knows_zeroes(uint64_t /*offset*/, uint64_t /*bytes*/) const noexcept {
-    return true;
-  }
+  virtual bool knows_zeroes(uint64_t /*offset*/, uint64_t /*bytes*/) const noexcept { return true; }
   // The node's size in bytes, asked when it may have changed.
   virtual Task<Result<uint64_t>> length() = 0;
 
