@@ -48,6 +48,10 @@ class Schema:
         return counts
 
 
+# Commands and events that Strata adds.
+OURS_ALONE = "x-strata-"
+
+
 class Comparison:
     def __init__(self, ours, reference, subset):
         self.ours = ours
@@ -77,7 +81,8 @@ class Comparison:
 
     def names(self, where, ours, reference):
         extra = [name for name in ours
-                 if name not in reference and name not in ADDITIONS.get(where, ())]
+                 if name not in reference and name not in ADDITIONS.get(where, ())
+                 and not name.startswith(OURS_ALONE)]
         missing = [] if self.subset else [name for name in reference if name not in ours]
         if extra:
             self.differ(where, "extra " + ", ".join(extra))

@@ -2,7 +2,7 @@
 #include <cerrno>
 #include <cstdio>
 
-#include "block/qcow2/check.h"
+#include "block/qcow2/image_check.h"
 #include "block/qcow2/qcow2.h"
 #include "qapi/runtime/json_writer.h"
 #include "qapi/visit_block_info.h"
@@ -113,27 +113,6 @@ void print_for_humans(const qcow2::CheckResult& result) {
   if (result.image_end_offset != 0) fmt::print("Image end offset: {}\n", result.image_end_offset);
 }
 
-// Figures that are zero are left out.
-void print_json(const qcow2::CheckResult& result, std::string filename, std::string_view format) {
-  auto unless_zero = [](uint64_t figure) {
-    return figure != 0 ? std::optional(static_cast<int64_t>(figure)) : std::nullopt;
-  };
-  qapi::ImageCheck check;
-  check.filename = std::move(filename);
-  check.format = format;
-  check.check_errors = static_cast<int64_t>(result.check_errors);
-  check.image_end_offset = unless_zero(result.image_end_offset);
-  check.corruptions = unless_zero(result.corruptions);
-  check.leaks = unless_zero(result.leaks);
-  check.corruptions_fixed = unless_zero(result.corruptions_fixed);
-  check.leaks_fixed = unless_zero(result.leaks_fixed);
-  check.total_clusters = unless_zero(result.total_clusters);
-  check.allocated_clusters = unless_zero(result.allocated_clusters);
-  check.fragmented_clusters = unless_zero(result.fragmented_clusters);
-  check.compressed_clusters = unless_zero(result.compressed_clusters);
-  fmt::print("{}\n", qapi::write_json(qapi::to_json(check), qapi::JsonStyle::pretty));
-}
-
 // What was mended is told, and then the image is looked at as it is now.
 Task<Result<qcow2::CheckResult>> check_twice(qcow2::Image& image, const Options& options) {
   Result<qcow2::CheckResult> first = co_await qcow2::check_image(image, options.fix, show_finding);
@@ -171,7 +150,9 @@ Task<int> run_check(Images& images, Words& words) {
     co_return kFailed;
   }
   if (options.output == OutputFormat::json)
-    print_json(*result, rest[0], disk->node().format_name());
+    fmt::print("{}\n", qapi::write_json(qapi::to_json(qcow2::image_check(
+                                            *result, rest[0], disk->node().format_name())),
+                                        qapi::JsonStyle::pretty));
   else if (!options.quiet)
     print_for_humans(*result);
   if (result->check_errors != 0) {
