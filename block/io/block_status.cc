@@ -61,9 +61,10 @@ Task<Result<BlockStatus>> status_within(Node& node, uint64_t offset, uint64_t by
         co_await block_status(*status.file, status.map_offset, status.bytes, want);
     if (!below) co_return below.status();
     status = *below;
-    if (status.bytes == 0) {  // the file has become shorter than its node
-      status.flags = {StatusFlag::zero, StatusFlag::allocated};
-      status.bytes = bytes;
+    if (status.bytes == 0) {  // the file is shorter than its node
+      status = *answer;
+      clip(status, offset - asked.offset, bytes);
+      status.flags = {StatusFlag::zero, StatusFlag::allocated, StatusFlag::offset_valid};
     }
   } else {
     judge_allocation(node, offset, want, status);

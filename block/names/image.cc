@@ -36,16 +36,30 @@ object parse_json_name(std::string_view name) {
   return option_tree_of_json(value.get_object());
 }
 
-// A plain name is the protocol node's own, or that of the file below a format.
-void add_filename(const BlockLayer& layer, object& options, const std::string& name) {
-  const DriverDescriptor* driver = find_driver(layer, member_string(options, "driver"));
-  object protocol = options_of_filename(name);
-  if (driver != nullptr && driver->is_protocol) {
-    protocol.erase("driver");
-    merge_options(options, protocol);
-  } else {
-    merge_options(child_of(options, "file"), protocol);
+// What a file name says goes to the node that it is about, below the formats and filters that the
+// options have.
+void add_protocol(const BlockLayer& layer, object& options, object protocol) {
+  std::string name = member_string(options, "driver");
+  const DriverDescriptor* driver = find_driver(layer, name);
+  bool is_blkdebug = name == "blkdebug";
+  bool takes_name = name.empty() || (driver != nullptr && driver->is_protocol && !is_blkdebug);
+  if (!takes_name && name != member_string(protocol, "driver")) {
+    add_protocol(layer, child_of(options, is_blkdebug ? "image" : "file"), std::move(protocol));
+    return;
   }
+  if (!name.empty()) protocol.erase("driver");
+  boost::json::value* image = protocol.if_contains("image");  // below a filter that the name has
+  if (image != nullptr && image->is_object() && options.contains("image")) {
+    add_protocol(layer, child_of(options, "image"), image->get_object());
+    protocol.erase("image");
+  }
+  merge_options(options, protocol);
+}
+
+// A name alone leaves open which format the file has.
+void add_filename(const BlockLayer& layer, object& options, const std::string& name) {
+  object& where = options.contains("driver") ? options : child_of(options, "file");
+  add_protocol(layer, where, options_of_filename(name));
 }
 
 using Header = std::array<std::byte, kProbeBytes>;

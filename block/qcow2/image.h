@@ -110,6 +110,8 @@ class Image {
   Task<Status> write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap);
   Task<Status> discard(uint64_t offset, uint64_t bytes);
   Task<Result<Run>> lookup(GuestOffset offset, uint64_t bytes);
+  // For whoever opens it to write to it: what others left that this code does not keep up is lost.
+  Task<Status> drop_unknown_features();
   // Whether all of it is known, without waiting, to be data.
   bool is_surely_data(GuestOffset offset, uint64_t bytes) const noexcept;
   // Metadata in memory goes to the disk, in an order that is safe at every point; what was written
@@ -274,6 +276,9 @@ class Image {
                              std::vector<ByteRange>& keep_but_discard);
   std::optional<L2Entry> wiped_entry(const L2Entry& old, Wipe how) const noexcept;
   Task<Status> zero_subclusters(ByteRange range);
+  Task<Status> zero_part(ByteRange range);
+  Task<Status> mark_zero(ByteRange range);
+  Task<bool> chain_reads_as_zero(ByteRange range);
   Task<bool> reads_as_zero(ByteRange range);
 
   // write_back.cc
@@ -303,6 +308,7 @@ class Image {
   Task<Status> reap();
   Task<void> release(const Freed& freed);
   Task<Status> before_first_write();
+  Task<Status> drop_unknown_features_locked();
   Task<Status> write_header();
 
   // structure (resize.cc, snapshots.cc)

@@ -22,9 +22,11 @@ Mapping map_one(const MappingRules& rules, const L2Entry& entry, GuestOffset off
     case SubclusterKind::unallocated_allocated:
       return Unallocated{};
     case SubclusterKind::zero_plain:
-    case SubclusterKind::zero_allocated:
       if (rules.version < 3) return Invalid{entry.raw};
       return Zero{};
+    case SubclusterKind::zero_allocated:
+      if (rules.version < 3) return Invalid{entry.raw};
+      return Zero{entry.offset() + geometry.in_cluster(offset)};
     case SubclusterKind::normal:
       return map_data(rules, entry, offset);
     case SubclusterKind::compressed:
@@ -43,7 +45,11 @@ bool continues(const Mapping& first, const Mapping& next, uint64_t bytes) noexce
     const Data& more = std::get<Data>(next);
     return more.host == data->host + bytes && more.in_place == data->in_place;
   }
-  return std::holds_alternative<Unallocated>(first) || std::holds_alternative<Zero>(first);
+  if (const auto* zero = std::get_if<Zero>(&first)) {
+    HostOffset more = std::get<Zero>(next).host;
+    return zero->host.value == 0 ? more.value == 0 : more == zero->host + bytes;
+  }
+  return std::holds_alternative<Unallocated>(first);
 }
 
 }  // namespace

@@ -12,7 +12,9 @@ namespace strata::qcow2 {
 
 // The backing file decides.
 struct Unallocated {};
-struct Zero {};
+struct Zero {
+  HostOffset host;  // of the first byte, where the cluster is kept for later; else 0
+};
 struct Data {
   HostOffset host;        // of the first byte asked for
   bool in_place = false;  // nobody else refers to it: it may be written to

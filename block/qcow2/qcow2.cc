@@ -43,6 +43,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
       throw Error("'data-file' can only be set for images with an external data file");
     }
     co_await open_backing(context);
+    if (may_write()) co_await drop_unknown_features();
     if (may_write() && !to_check_)
       co_await bitmaps_->begin_writing(context.layer.keeps_bitmaps_ahead());
   }
@@ -118,7 +119,9 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   Task<void> activate(MainLoop&) override {
     co_await load();
     if (data_ != nullptr) image_->use_data_file(*data_);
-    if (may_write()) co_await bitmaps_->begin_writing(node().layer().keeps_bitmaps_ahead());
+    if (!may_write()) co_return;
+    co_await drop_unknown_features();
+    co_await bitmaps_->begin_writing(node().layer().keeps_bitmaps_ahead());
   }
 
   void check_new_bitmap(const std::string& name, uint64_t granularity) const override {
@@ -144,6 +147,12 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   }
 
  private:
+  Task<void> drop_unknown_features() {
+    Status status = co_await image_->drop_unknown_features();
+    if (!status.ok())
+      throw Error::from_errno(status.error_number(), "Could not update qcow2 header");
+  }
+
   bool may_write() const noexcept { return !node().is_read_only() && !node().io().inactive; }
 
   Task<Status> checkpoint_and_write_back() {
@@ -264,8 +273,13 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t by
       status.map_offset = data->host.value;
       status.file = data_ != nullptr ? &data_->node() : &file_->node();
     }
-  } else if (run->get_if<qcow2::Zero>() != nullptr) {
+  } else if (const auto* zero = run->get_if<qcow2::Zero>()) {
     status.flags = StatusFlag::zero;
+    if (zero->host.value != 0 && !image_->encryption()) {
+      status.flags |= StatusFlag::offset_valid;
+      status.map_offset = zero->host.value;
+      status.file = data_ != nullptr ? &data_->node() : &file_->node();
+    }
   } else if (run->get_if<qcow2::Compressed>() != nullptr) {
     status.flags = {StatusFlag::data, StatusFlag::compressed};
   } else if (run->get_if<qcow2::Invalid>() != nullptr) {

@@ -16,6 +16,11 @@ void check(Status status, const char* what) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
 }
 
+// Metadata alone makes no room in the file.
+qapi::PreallocMode preallocation_of_file(qapi::PreallocMode mode) noexcept {
+  return mode == qapi::PreallocMode::metadata ? qapi::PreallocMode::off : mode;
+}
+
 }  // namespace
 
 Task<void> Image::resize(uint64_t size, TruncateOptions options) {
@@ -33,14 +38,17 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
       check(co_await grow_l1(geometry_.l1_entries_for(size)), "Failed to grow the L1 table");
   }
   if (has_data_file() && (size > old_size || data_file_raw()))
-    co_await io::truncate(*data_, size, {.exact = size > old_size ? false : options.exact});
+    co_await io::truncate(*data_, size,
+                          {.exact = size > old_size ? false : options.exact,
+                           .preallocation = preallocation_of_file(options.preallocation)});
   size_.store(size, std::memory_order_release);
   Status status;
   if (size > old_size && options.zero_new_area)
     status = co_await write_zero_bytes({old_size, size - old_size});
   if (status.ok() && size > old_size && options.preallocation != qapi::PreallocMode::off) {
     status = co_await preallocate(old_size, size);
-    if (status.ok()) co_await preallocate_file(options.preallocation);
+    if (status.ok() && !has_data_file())
+      co_await preallocate_file(preallocation_of_file(options.preallocation));
   }
   if (status.ok()) status = co_await write_back();
   if (status.ok()) {
@@ -112,7 +120,7 @@ Task<Status> Image::grow_l1(uint64_t entries) {
     metadata.unlock();
   }
   std::vector<std::byte> bytes = l1_.encode(0, l1_.size());
-  bytes.resize(geometry_.round_up(entries * 8));
+  bytes.resize(entries * 8);
   HostOffset at = geometry_.offset_of(*place);
   Status status = co_await file_.write(at, bytes);
   if (status.ok()) status = co_await file_.flush();
@@ -187,12 +195,6 @@ Task<Status> Image::allocate_and_link(const Plan& plan) {
 
 // Room in the file for what was preallocated.
 Task<void> Image::preallocate_file(qapi::PreallocMode mode) {
-  if (has_data_file()) {
-    if (mode != qapi::PreallocMode::metadata)
-      co_await io::truncate(*data_, size(), {.exact = false, .preallocation = mode});
-    co_return;
-  }
-  if (mode == qapi::PreallocMode::metadata) mode = qapi::PreallocMode::off;
   if (preallocated_end_ > file_.length())
     co_await io::truncate(file_.edge(), preallocated_end_, {.preallocation = mode});
 }

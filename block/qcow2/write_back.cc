@@ -283,17 +283,24 @@ Task<Status> Image::change_backing_file(std::string name, std::optional<std::str
   co_return status;
 }
 
-// Once, before anything is changed: features that this code does not keep up are taken off.
+// Features that this code does not keep up are taken off, before anything is changed.
+Task<Status> Image::drop_unknown_features() {
+  Mutex::Lock lock = co_await writing_back_.lock();
+  co_return co_await drop_unknown_features_locked();
+}
+
+Task<Status> Image::drop_unknown_features_locked() {
+  if ((header_.autoclear & ~kAutoclearKnown) == 0) co_return Status();
+  header_.autoclear &= kAutoclearKnown;
+  co_return co_await write_header();
+}
+
+// Once, before anything is changed.
 Task<Status> Image::before_first_write() {
   if (announced_.load(std::memory_order_acquire)) co_return Status();
   Mutex::Lock lock = co_await writing_back_.lock();
   if (announced_.load(std::memory_order_acquire)) co_return Status();
-  uint64_t unknown = header_.autoclear & ~kAutoclearKnown;
-  Status status;
-  if (unknown != 0) {
-    header_.autoclear &= kAutoclearKnown;
-    status = co_await write_header();
-  }
+  Status status = co_await drop_unknown_features_locked();
   if (status.ok() && settings_.lazy_refcounts) status = co_await mark_dirty();
   if (status.ok()) announced_.store(true, std::memory_order_release);
   co_return status;

@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "block/io/block_status.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
 
-// Partial subclusters only where they read as zeroes already; else the caller writes zero bytes.
+// Parts of subclusters only where nothing or the rest of them is zero already; else the caller
+// writes zero bytes.
 Task<Status> Image::write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap) {
   if (is_unusable()) co_return unusable();
   Status status = co_await before_first_write();
@@ -20,6 +22,7 @@ Task<Status> Image::write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap
   // What lies behind the end of the disk in its last cluster need not be kept.
   if (range.end() == size()) range.bytes = align_up(range.end(), unit) - offset;
   if (!is_aligned(range.offset | range.bytes, unit)) {
+    if (header_.version >= 3) co_return co_await zero_part(range);
     bool zero = co_await reads_as_zero(range);
     co_return zero ? Status() : Status::error(ENOTSUP);
   }
@@ -143,12 +146,38 @@ Task<Status> Image::make_empty() {
   co_return status;
 }
 
+// Less than a unit of zeroes. Where nothing but zeroes is around it in its unit, and no data that
+// would have to be kept, all of the unit becomes zero.
+Task<Status> Image::zero_part(ByteRange range) {
+  uint64_t unit = geometry_.subcluster_size();
+  ByteRange whole{align_down(range.offset, unit), unit};
+  if (range.end() > whole.end()) co_return Status::error(ENOTSUP);
+  RangeLock::Hold hold(allocating_, whole, RangeLock::Mode::exclusive);
+  co_await hold.acquire();
+  Result<Run> run = co_await lookup(GuestOffset(whole.offset), unit);
+  if (!run) co_return run.status();
+  if (run->get_if<Unallocated>() == nullptr && run->get_if<Zero>() == nullptr)
+    co_return Status::error(ENOTSUP);
+  bool zero = co_await chain_reads_as_zero({whole.offset, range.offset - whole.offset});
+  if (zero) zero = co_await chain_reads_as_zero({range.end(), whole.end() - range.end()});
+  if (!zero) co_return Status::error(ENOTSUP);
+  if (geometry_.extended_l2()) co_return co_await mark_zero(whole);
+  std::vector<ByteRange> none;  // nothing is freed
+  co_return co_await wipe_in_slice(geometry_.cluster_of(GuestOffset(whole.offset)), 1, Wipe::zero,
+                                   none);
+}
+
 // Part of one cluster.
 Task<Status> Image::zero_subclusters(ByteRange range) {
   if (!geometry_.extended_l2()) co_return Status::error(ENOTSUP);
-  GuestCluster cluster = geometry_.cluster_of(GuestOffset(range.offset));
   RangeLock::Hold hold(allocating_, range, RangeLock::Mode::exclusive);
   co_await hold.acquire();
+  co_return co_await mark_zero(range);
+}
+
+// Whole subclusters of one cluster, which is held.
+Task<Status> Image::mark_zero(ByteRange range) {
+  GuestCluster cluster = geometry_.cluster_of(GuestOffset(range.offset));
   Changing changing;
   Status status = co_await begin_change(changing, l2_.slice_of(cluster));
   if (!status.ok()) co_return status;
@@ -174,6 +203,30 @@ Task<bool> Image::reads_as_zero(ByteRange range) {
                 (run->get_if<Unallocated>() != nullptr && backing_is_zero({at, run->bytes}));
     if (!zero) co_return false;
     at += run->bytes;
+  }
+  co_return true;
+}
+
+// What lies behind the end of the disk counts as zero.
+Task<bool> Image::chain_reads_as_zero(ByteRange range) {
+  uint64_t end = std::min(range.end(), size());
+  for (uint64_t at = range.offset; at < end;) {
+    Result<Run> run = co_await lookup(GuestOffset(at), end - at);
+    if (!run) co_return false;
+    uint64_t bytes = run->bytes;
+    bool zero = run->get_if<Zero>() != nullptr;
+    if (run->get_if<Unallocated>() != nullptr) {
+      zero = backing_is_zero({at, bytes});
+      if (!zero) {
+        auto below = co_await io::block_status_above(backing()->node(), nullptr, true, at, bytes,
+                                                     StatusWant::contents);
+        if (!below || below->status.bytes == 0) co_return false;
+        zero = below->status.flags.has(StatusFlag::zero);
+        bytes = std::min(bytes, below->status.bytes);
+      }
+    }
+    if (!zero) co_return false;
+    at += bytes;
   }
   co_return true;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/common/numbers.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cmath>
@@ -24,8 +25,10 @@ bool is_too_large(const std::string& text) noexcept {
 }  // namespace
 
 Result<int64_t> parse_size(const std::string& text) {
-  std::optional<uint64_t> size = qapi::parse_size(text);
-  if (!size) return Result<int64_t>::error(is_too_large(text) ? ERANGE : EINVAL);
+  // White space before a number is none of it, as for strtoll().
+  std::string number = text.substr(std::min(text.size(), text.find_first_not_of(" \t\n\v\f\r")));
+  std::optional<uint64_t> size = qapi::parse_size(number);
+  if (!size) return Result<int64_t>::error(is_too_large(number) ? ERANGE : EINVAL);
   if (*size > INT64_MAX) return Result<int64_t>::error(ERANGE);
   return static_cast<int64_t>(*size);
 }

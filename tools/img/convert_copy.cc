@@ -84,6 +84,11 @@ Task<void> ImageCopy::find_run() {
   // With a backing file of its own, the target is to hold just what the top of the source holds.
   Node* base = options_.target_has_backing ? node.backing() : nullptr;
   auto status = co_await io::block_status_above(node, base, false, place.offset, place.left);
+  // One sector that cannot be asked about must not hide the others.
+  if (!status && options_.salvage && place.left > kSectorSize) {
+    place.left = kSectorSize;
+    status = co_await io::block_status_above(node, base, false, place.offset, place.left);
+  }
   run_ = {cursor_, 0, Kind::data};
   if (!status) {
     if (!options_.salvage)

@@ -75,7 +75,7 @@ class BlkdebugDriver final : public Driver {
     return io::pwrite_zeroes(*image_, offset, bytes, flags);
   }
   Task<Status> pdiscard(uint64_t offset, uint64_t bytes) override {
-    if (bytes < node().io().limits.pdiscard_alignment)
+    if (bytes < node().io().limits.request_alignment)
       return Task<Status>::ready(Status::error(ENOTSUP));
     Injection injection = rules_.check(BlkdebugIOType::discard, offset, bytes);
     if (injection.error != 0) return fail(injection);

@@ -265,13 +265,18 @@ Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t byt
   // which then is as its data is.
   uint32_t alignment = disk_->geometry().request_alignment;
   uint64_t whole = extent->bytes / alignment * alignment;
+  if (extent->is_hole && whole != extent->bytes && whole != bytes) {
+    // Behind the end there is nothing that the unit could have.
+    Result<uint64_t> end = co_await disk_->size();
+    if (end && offset + extent->bytes >= *end) whole = std::min(bytes, whole + alignment);
+  }
   if (extent->is_hole && whole != 0) {
     status.flags = {StatusFlag::zero, StatusFlag::offset_valid};
     status.bytes = whole;
   } else if (extent->bytes != 0) {
     status.bytes = std::min(bytes, align_up(extent->bytes, alignment));
   } else {
-    status.flags = {StatusFlag::zero, StatusFlag::eof};  // behind the end
+    status.flags = {StatusFlag::zero, StatusFlag::eof, StatusFlag::offset_valid};  // behind the end
   }
   co_return status;
 }

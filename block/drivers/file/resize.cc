@@ -12,6 +12,8 @@ namespace strata {
 namespace {
 
 constexpr size_t kZeroBufferSize = 1 << 20;
+constexpr size_t kSectorSize = 512;
+constexpr size_t kFirstBlockSize = 4096;
 
 void check(Status status, const char* text) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", text);
@@ -40,12 +42,24 @@ Task<Status> write_zeroes(Disk& disk, uint64_t offset, uint64_t end) {
   co_return Status();
 }
 
+// The first block of a new file is written, so that its alignment can be found out by reading it.
+Task<Status> write_first_block(Disk& disk, uint64_t size) {
+  size_t bytes = size < kFirstBlockSize ? kSectorSize : kFirstBlockSize;
+  AlignedBuffer zeroes(bytes);
+  if (!zeroes) co_return Status::error(ENOMEM);
+  std::memset(zeroes.data(), 0, bytes);
+  Status status = co_await disk.write(0, IoVector::buffer(zeroes.data(), bytes));
+  if (status.ok() && size < bytes) status = co_await disk.truncate(size);
+  co_return status;
+}
+
 // Takes the old size back where it fails.
 Task<void> preallocate(Disk& disk, uint64_t current, uint64_t size, qapi::PreallocMode mode) {
   Status status;
   const char* text = "Could not preallocate new data";
   if (mode == qapi::PreallocMode::falloc) {
     status = co_await disk.change_space(SpaceChange::allocate, {current, size - current});
+    if (status.ok() && current == 0) std::ignore = co_await write_first_block(disk, size);
   } else {
     text = "Could not resize file";
     status = co_await disk.truncate(size);
@@ -74,6 +88,8 @@ Task<void> resize_disk(Disk& disk, uint64_t size, TruncateOptions options) {
   switch (options.preallocation) {
     case qapi::PreallocMode::off:
       check(co_await disk.truncate(size), "Could not resize file");
+      // Only a help: where it cannot be done, the alignment is guessed.
+      if (*current == 0 && size != 0) std::ignore = co_await write_first_block(disk, size);
       co_return;
     case qapi::PreallocMode::falloc:
     case qapi::PreallocMode::full:

@@ -29,8 +29,9 @@ FormatError refuse(int error, fmt::format_string<Args...> format, Args&&... args
 using MaybeError = std::optional<FormatError>;
 
 MaybeError parse_feature_table(ConstBytes data, Extensions& out) {
-  for (size_t at = 0; at + kFeatureEntryBytes <= data.size(); at += kFeatureEntryBytes) {
-    ConstBytes entry = data.subspan(at, kFeatureEntryBytes);
+  // The last entry may be cut where its name ends.
+  for (size_t at = 0; at + 2 < data.size(); at += kFeatureEntryBytes) {
+    ConstBytes entry = data.subspan(at, std::min(kFeatureEntryBytes, data.size() - at));
     std::string name = to_text(entry.subspan(2));
     name.resize(std::min(name.size(), name.find('\0')));
     out.feature_names.push_back(

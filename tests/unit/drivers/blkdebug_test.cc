@@ -193,7 +193,9 @@ TEST_CASE("the limits of the options shape what reaches the image") {
         std::vector<std::string>{"write 4096+8192", "write 12288+8192", "write 20480+8192"});
   disk.behaviour.calls.clear();
   REQUIRE(disk.run(disk.user.pdiscard(4096, 131072)).ok());
-  CHECK(disk.behaviour.calls == std::vector<std::string>{"discard 65536+65536"});
+  CHECK(disk.behaviour.calls == std::vector<std::string>{"discard 4096+61440",
+                                                         "discard 65536+65536",
+                                                         "discard 131072+4096"});
 }
 
 TEST_CASE("limits that contradict each other are refused") {
