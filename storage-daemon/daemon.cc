@@ -13,6 +13,7 @@
 #include "storage-daemon/monitor/monitor.h"
 #include "storage-daemon/objects/authorization.h"
 #include "storage-daemon/objects/event_loop.h"
+#include "storage-daemon/sandbox/sandbox.h"
 #include "storage-daemon/version.h"
 
 namespace strata {
@@ -66,9 +67,18 @@ bool Daemon::is_in_use(const UserObject& object) const {
          });
 }
 
+void Daemon::fail(Error error) const {
+  if (sandboxed_) error = explain_refusal(std::move(error));
+  throw error;
+}
+
 Task<void> Daemon::add_node(MainLoop& loop, qapi::BlockdevOptions options) {
   if (!options.node_name) throw Error("'node-name' must be specified for the root node");
-  layer_.add_monitor_node(co_await open_node(loop, layer_, std::move(options)));
+  try {
+    layer_.add_monitor_node(co_await open_node(loop, layer_, std::move(options)));
+  } catch (Error& error) {
+    fail(std::move(error));
+  }
 }
 
 Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) {
@@ -76,7 +86,11 @@ Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) 
                 [this](const auto& entry) { return exports_.find(entry.first) == nullptr; });
   std::string id = options.id;
   std::vector<std::string> threads = iothread_names(options);
-  co_await exports_.add(loop, std::move(options));
+  try {
+    co_await exports_.add(loop, std::move(options));
+  } catch (Error& error) {
+    fail(std::move(error));
+  }
   for (std::string& thread : threads) export_threads_.emplace(id, std::move(thread));
 }
 

@@ -8,6 +8,7 @@
 
 #include "block/aio/main_loop.h"
 #include "block/aio/passed_fds.h"
+#include "block/base/error.h"
 #include "block/coro/event.h"
 #include "block/coro/mutex.h"
 #include "block/export/nbd/service.h"
@@ -59,6 +60,9 @@ class Daemon {
   // The context of an iothread object; null if there is none of that name.
   AioContext* find_iothread(std::string_view id) const noexcept;
 
+  // Errors say then that the sandbox may be what refused something.
+  void set_sandboxed() noexcept { sandboxed_ = true; }
+
   // What options and commands have in common. All throw Error.
   Task<void> add_node(MainLoop& loop, qapi::BlockdevOptions options);
   Task<void> add_export(MainLoop& loop, qapi::BlockExportOptions options);
@@ -82,6 +86,8 @@ class Daemon {
  private:
   std::vector<const AioContext*> contexts() const;
   bool is_in_use(const UserObject& object) const;
+  // With what the sandbox has to do with it.
+  [[noreturn]] void fail(Error error) const;
 
   PassedFds passed_;
   EventHub events_;
@@ -98,6 +104,7 @@ class Daemon {
   std::vector<std::unique_ptr<Monitor>> monitors_;
   Event shutdown_;
   std::vector<std::unique_ptr<MetricsServer>> metrics_;
+  bool sandboxed_ = false;
   bool started_ = false;  // all options have been processed
 };
 

@@ -20,6 +20,7 @@ constexpr int value_of(OptionKind kind) {
 }
 
 constexpr std::array kLongOptions = std::to_array<option>({
+    {"allow-path", required_argument, nullptr, value_of(OptionKind::allow_path)},
     {"blockdev", required_argument, nullptr, value_of(OptionKind::blockdev)},
     {"chardev", required_argument, nullptr, value_of(OptionKind::chardev)},
     {"config", required_argument, nullptr, value_of(OptionKind::config)},
@@ -31,7 +32,9 @@ constexpr std::array kLongOptions = std::to_array<option>({
     {"nbd-server", required_argument, nullptr, value_of(OptionKind::nbd_server)},
     {"object", required_argument, nullptr, value_of(OptionKind::object)},
     {"pidfile", required_argument, nullptr, value_of(OptionKind::pidfile)},
+    {"sandbox", required_argument, nullptr, value_of(OptionKind::sandbox)},
     {"trace", required_argument, nullptr, 'T'},
+    {"user", required_argument, nullptr, value_of(OptionKind::user)},
     {"version", no_argument, nullptr, 'V'},
     {nullptr, 0, nullptr, 0},
 });
@@ -61,8 +64,29 @@ qapi::StrataConfig read_config(const std::string& path) {
   return qapi::from_json<qapi::StrataConfig>(qapi::parse_json(text));
 }
 
+void take_config(CommandLine& line, const qapi::StrataConfig& config) {
+  line.daemonize |= config.daemonize.value_or(false);
+  if (config.pidfile) line.pidfile = config.pidfile;
+  if (config.user) line.user = config.user;
+  if (config.sandbox) line.sandbox.on = *config.sandbox;
+  if (config.allow_path)
+    line.sandbox.allowed.insert(line.sandbox.allowed.end(), config.allow_path->begin(),
+                                config.allow_path->end());
+}
+
 void take(CommandLine& line, CommandLineOption option) {
   switch (option.kind) {
+    case OptionKind::allow_path:
+      line.sandbox.allowed.push_back(option.argument);
+      return;
+    case OptionKind::sandbox:
+      if (option.argument != "on" && option.argument != "off")
+        throw Error("{}: 'sandbox' expects 'on' or 'off'", option.where);
+      line.sandbox.on = option.argument == "on";
+      return;
+    case OptionKind::user:
+      line.user = option.argument;
+      return;
     case OptionKind::daemonize:
       line.daemonize = true;
       return;
@@ -75,8 +99,7 @@ void take(CommandLine& line, CommandLineOption option) {
       } catch (Error& error) {
         throw std::move(error).prepend(option.where + ": ");
       }
-      line.daemonize |= option.config->daemonize.value_or(false);
-      if (option.config->pidfile) line.pidfile = option.config->pidfile;
+      take_config(line, *option.config);
       break;
     default:
       break;

@@ -22,6 +22,9 @@ enum class OptionKind {
   object,
   pidfile,
   trace,
+  allow_path,
+  sandbox,
+  user,
   version,
 };
 
@@ -33,10 +36,17 @@ struct CommandLineOption {
   std::optional<qapi::StrataConfig> config;
 };
 
+struct SandboxOptions {
+  bool on = false;
+  std::vector<std::string> allowed;  // directories beside those that other options name
+};
+
 struct CommandLine {
   std::vector<CommandLineOption> options;  // in their order
   bool daemonize = false;
   std::optional<std::string> pidfile;  // the last one
+  std::optional<std::string> user;     // to become once everything is set up
+  SandboxOptions sandbox;
   // The program only says something about itself and ends well.
   std::optional<std::string> message;
 };

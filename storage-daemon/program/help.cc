@@ -18,6 +18,8 @@ JSON object.
   -T, --trace [enable=]PATTERN[,events=FILE][,file=FILE]
                          switch on trace points ('help' lists them)
 
+  --allow-path DIRECTORY let the sandbox open what lies there, too
+
   --blockdev [driver=]DRIVER,node-name=NAME[,read-only=on|off]
              [,auto-read-only=on|off][,force-share=on|off]
              [,cache.direct=on|off][,cache.no-flush=on|off]
@@ -59,6 +61,13 @@ JSON object.
   --object TYPE,id=ID[,PROPERTY=VALUE...]
                          make an object ('help' lists the types, 'TYPE,help'
                          the properties)
+
+  --sandbox on|off       with 'on', nothing can be opened but what lies in the
+                         directories that the options name and --allow-path
+                         adds, no program be run, and no other part of the
+                         system be touched (default: off)
+
+  --user NAME            become this user once everything is set up
 
   --pidfile PATH         write the process id to PATH, and lock it, once
                          everything is set up

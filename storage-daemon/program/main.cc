@@ -19,6 +19,7 @@
 #include "storage-daemon/program/pid_file.h"
 #include "storage-daemon/program/process_options.h"
 #include "storage-daemon/program/systemd.h"
+#include "storage-daemon/sandbox/sandbox.h"
 
 namespace strata {
 namespace {
@@ -64,6 +65,7 @@ Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
     }
     if (!daemon.is_shutting_down()) {
       if (start.line.pidfile) pid_file = PidFile(*start.line.pidfile);
+      if (start.line.user) become_user(*start.line.user);
       start.daemonizer.ready();
       notify_service_manager("READY=1\nSTATUS=Serving");
     }
@@ -81,6 +83,7 @@ Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
 
 Task<int> run(MainLoop& loop, UniqueFd signals, Start& start) {
   Daemon daemon(loop, std::move(start.passed));
+  if (start.line.sandbox.on) daemon.set_sandboxed();
   FdWatch watch(loop.context(), signals.get());
   CancelSource stop_watching;
   TaskScope scope;
@@ -101,6 +104,8 @@ int main_program(int argc, char** argv) {
   }
   name_activated_sockets(start.passed);
   if (start.line.daemonize) start.daemonizer.begin();
+  if (start.line.sandbox.on)
+    enter_sandbox(paths_of_options(start.line), start.line.user.has_value());
   UniqueFd signals = take_signals();
   AioContext context("main-loop");
   MainLoop loop(context);

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "storage-daemon/sandbox/paths.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <string_view>
+
+#include "block/base/error.h"
+#include "block/names/filename.h"
+#include "qapi/runtime/json_parser.h"
+#include "qapi/runtime/keyval.h"
+#include "qapi/visit_char.h"
+#include "qapi/visit_strata.h"
+#include "storage-daemon/chardev/options.h"
+#include "storage-daemon/metrics/server.h"
+#include "storage-daemon/program/trace_option.h"
+
+namespace strata {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kJsonPrefix = "json:";
+
+// Members whose strings are names of files. "file" is one in objects only: elsewhere it is a node.
+constexpr std::array<std::string_view, 9> kNames{"filename", "path",    "config",     "in", "out",
+                                                 "device",   "logfile", "mountpoint", "dir"};
+
+bool is_device(const fs::path& path) {
+  struct stat status{};
+  return ::stat(path.c_str(), &status) == 0 && (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode));
+}
+
+class Collector {
+ public:
+  // A file, which need not exist yet.
+  void add_file(const std::string& name, bool writable) {
+    if (name.empty()) return;
+    fs::path path(name);
+    add_place(path, writable);
+    std::error_code unknown;
+    fs::path real = fs::canonical(path, unknown);
+    if (!unknown) add_place(real, writable);
+  }
+
+  void add_directory(const std::string& name, bool writable) { add({name, writable}); }
+
+  // Everything in an option's tree.
+  void add_tree(const boost::json::value& value, bool is_object) {
+    if (const auto* list = value.if_array())
+      for (const boost::json::value& element : *list) add_tree(element, is_object);
+    const boost::json::object* tree = value.if_object();
+    if (tree == nullptr) return;
+    for (const auto& [key, member] : *tree) {
+      const boost::json::string* text = member.if_string();
+      if (text == nullptr)
+        add_tree(member, is_object);
+      else if (is_name(key, is_object))
+        add_name(key, std::string(*text), is_object);
+    }
+  }
+
+  std::vector<AllowedPath> take() { return std::move(paths_); }
+
+ private:
+  static bool is_name(std::string_view key, bool is_object) {
+    // Keys of nested options come dotted where nobody has taken them apart.
+    key.remove_prefix(key.rfind('.') + 1);
+    return std::ranges::find(kNames, key) != kNames.end() || (is_object && key == "file");
+  }
+
+  void add_name(std::string_view key, const std::string& text, bool is_object) {
+    if (key == "dir") return add_directory(text, false);
+    if (text.starts_with(kJsonPrefix)) {
+      try {
+        add_tree(qapi::parse_json(std::string_view(text).substr(kJsonPrefix.size())), is_object);
+      } catch (const Error&) {
+      }
+      return;
+    }
+    add_file(text.starts_with("file:") ? text.substr(5) : text, !is_object);
+  }
+
+  void add_place(const fs::path& path, bool writable) {
+    if (is_device(path)) return add({path.string(), writable});
+    fs::path parent = path.parent_path();
+    add({parent.empty() ? "." : parent.string(), writable});
+  }
+
+  void add(AllowedPath path) {
+    for (AllowedPath& one : paths_) {
+      if (one.path != path.path) continue;
+      one.writable |= path.writable;
+      return;
+    }
+    paths_.push_back(std::move(path));
+  }
+
+  std::vector<AllowedPath> paths_;
+};
+
+void add_address(Collector& paths, const SocketAddress& address) {
+  const auto* local = std::get_if<UnixAddress>(&address);
+  if (local != nullptr && !local->abstract) paths.add_file(local->path, true);
+}
+
+void add_option(Collector& paths, const CommandLineOption& option) {
+  switch (option.kind) {
+    case OptionKind::chardev:
+      if (chardev_help(option.argument) == ChardevHelp::none)
+        paths.add_tree(qapi::to_json(parse_chardev_option(option.argument).backend), false);
+      break;
+    case OptionKind::config:
+      paths.add_tree(qapi::to_json(*option.config), false);
+      if (option.config->object)
+        for (const auto& object : *option.config->object)
+          paths.add_tree(qapi::to_json(object), true);
+      if (option.config->metrics)
+        add_address(paths, parse_metrics_address(*option.config->metrics));
+      break;
+    case OptionKind::metrics:
+      add_address(paths, parse_metrics_address(option.argument));
+      break;
+    case OptionKind::trace:
+      if (auto file = parse_trace_option(option.argument).file) paths.add_file(*file, true);
+      break;
+    case OptionKind::object:
+      paths.add_tree(qapi::parse_option(option.argument, "qom-type").value, true);
+      break;
+    case OptionKind::blockdev:
+    case OptionKind::export_:
+    case OptionKind::nbd_server:
+      paths.add_tree(qapi::parse_option(option.argument, "driver").value, false);
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace
+
+std::vector<AllowedPath> paths_of_options(const CommandLine& line) {
+  Collector paths;
+  for (const CommandLineOption& option : line.options) {
+    try {
+      add_option(paths, option);
+    } catch (const Error&) {
+    }
+  }
+  if (line.pidfile) paths.add_file(*line.pidfile, true);
+  for (const std::string& path : line.sandbox.allowed) paths.add_directory(path, true);
+  return paths.take();
+}
+
+}  // namespace strata

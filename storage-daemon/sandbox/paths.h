@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Which parts of the file system the options of a command line speak of.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "storage-daemon/program/command_line.h"
+
+namespace strata {
+
+struct AllowedPath {
+  std::string path;  // a directory and all below it, or one file
+  bool writable = false;
+};
+
+// The directories of all files that the options name, the files themselves where they are devices,
+// and what --allow-path adds. A name that leads elsewhere by a symbolic link counts for both
+// places. Options that cannot be read name nothing: they fail when they are carried out.
+std::vector<AllowedPath> paths_of_options(const CommandLine& line);
+
+}  // namespace strata

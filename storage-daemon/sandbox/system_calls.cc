@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A list of what is refused, not of what is allowed: libraries use what they like, and a daemon
+// that dies of an update of the C library is no help to anybody. Files are Landlock's part.
+#include "storage-daemon/sandbox/system_calls.h"
+
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <memory>
+
+#include "block/base/error.h"
+
+namespace strata {
+namespace {
+
+constexpr std::array kRefused{
+    // Other programs.
+    "execve", "execveat", "fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev",
+    "kcmp", "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "process_madvise", "personality",
+    // Other views of the system, and ways around paths.
+    "chroot", "pivot_root", "setns", "unshare", "mount", "umount", "umount2", "move_mount",
+    "open_tree", "fsopen", "fsmount", "fsconfig", "fspick", "mount_setattr", "mknod", "mknodat",
+    "name_to_handle_at", "open_by_handle_at", "fanotify_init", "quotactl", "quotactl_fd",
+    // The kernel itself.
+    "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "bpf",
+    "perf_event_open", "userfaultfd", "lookup_dcookie", "syslog", "iopl", "ioperm", "modify_ldt",
+    "move_pages", "migrate_pages", "add_key", "request_key", "keyctl", "acct",
+    // The machine.
+    "reboot", "swapon", "swapoff", "sethostname", "setdomainname", "settimeofday", "clock_settime",
+    "clock_adjtime", "adjtimex", "vhangup", "nfsservctl", "uselib", "_sysctl", "sysfs", "ustat"};
+
+// Sockets that no export, client or monitor has.
+constexpr std::array kRefusedFamilies{AF_PACKET, AF_KEY,       AF_ALG, AF_CAN,
+                                      AF_TIPC,   AF_BLUETOOTH, AF_RDS, AF_XDP};
+
+using Filter = std::unique_ptr<void, decltype(&seccomp_release)>;
+
+void check(int result, const char* name) {
+  // A call that this architecture does not have cannot be made either.
+  if (result < 0 && result != -EDOM && result != -EINVAL)
+    throw Error::from_errno(-result, "Cannot refuse system call '{}' in the sandbox", name);
+}
+
+}  // namespace
+
+void restrict_system_calls() {
+  constexpr uint32_t kAnswer = SCMP_ACT_ERRNO(EPERM);
+  Filter filter(seccomp_init(SCMP_ACT_ALLOW), seccomp_release);
+  if (!filter) throw Error("Cannot make the sandbox's filter of system calls");
+  // A tree of comparisons instead of a list: the calls of every request pass through it.
+  seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);
+  for (const char* name : kRefused) {
+    int number = seccomp_syscall_resolve_name(name);
+    if (number != __NR_SCMP_ERROR) check(seccomp_rule_add(filter.get(), kAnswer, number, 0), name);
+  }
+  for (int family : kRefusedFamilies)
+    check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(socket), 1,
+                           SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(family))),
+          "socket");
+  // Threads, but no processes. The flags of clone3() are out of a filter's sight: without it, the C
+  // library uses clone().
+  check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(clone), 1,
+                         SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)),
+        "clone");
+  check(seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0), "clone3");
+  int result = seccomp_load(filter.get());
+  if (result < 0)
+    throw Error::from_errno(-result, "Cannot apply the sandbox's filter of system calls");
+}
+
+}  // namespace strata

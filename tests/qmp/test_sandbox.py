@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a confined daemon can still do, and what nobody inside it can."""
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.daemon import Daemon, Failed
+from support.qmp import QMPError
+
+THREADED = ["--object", "iothread,id=t0", "--object", "iothread,id=t1"]
+
+# Runs in a thread of the daemon: waits until the file "go" is there, and writes what the calls of a
+# taken-over parser come to, as NAME=ERRNO lines, to a descriptor.
+PROBE = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void say(int fd, const char* name, long result) {
+  dprintf(fd, "%s=%d\n", name, result < 0 ? errno : 0);
+}
+
+static void* probe(void* unused) {
+  const char* go = getenv("PROBE_GO");
+  int fd = atoi(getenv("PROBE_FD"));
+  while (access(go, F_OK) != 0) usleep(10000);
+  char* none[] = {NULL};
+  say(fd, "open", open("/etc/shadow", O_RDONLY));
+  say(fd, "open-outside", open(getenv("PROBE_OUTSIDE"), O_RDONLY));
+  say(fd, "open-inside", open(getenv("PROBE_INSIDE"), O_RDWR));
+  say(fd, "create-outside", open(getenv("PROBE_NEW"), O_CREAT | O_WRONLY, 0600));
+  say(fd, "exec", execve("/bin/true", none, none));
+  say(fd, "fork", syscall(SYS_fork));
+  say(fd, "clone", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+  say(fd, "ptrace", ptrace(PTRACE_ATTACH, getppid(), 0, 0));
+  say(fd, "signal", kill(getppid(), 0));
+  say(fd, "mount", mount("none", "/mnt", "tmpfs", 0, NULL));
+  say(fd, "packet", socket(AF_PACKET, SOCK_RAW, 0));
+  say(fd, "bpf", syscall(SYS_bpf, 0, NULL, 0));
+  say(fd, "end", 0);
+  return NULL;
+}
+
+__attribute__((constructor)) static void start(void) {
+  if (getenv("PROBE_GO") == NULL) return;
+  unsetenv("LD_PRELOAD");
+}
+
+/* The daemon's first thread of its own: from then on there is one of ours beside it. */
+int pthread_setname_np(pthread_t thread, const char* name) {
+  static int started;
+  pthread_t own;
+  if (getenv("PROBE_GO") != NULL && !__sync_lock_test_and_set(&started, 1))
+    pthread_create(&own, NULL, probe, NULL);
+  (void)thread;
+  (void)name;
+  return 0;
+}
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    (directory / "other.img").write_bytes(bytes(1 << 20))
+    return directory
+
+
+def sandboxed(*args, **options):
+    daemon = Daemon("--sandbox", "on", *args, **options)
+    daemon.image()
+    return daemon
+
+
+def disk_of(daemon, **options):
+    return {"driver": "file", "node-name": "disk", "filename": daemon.file("disk.img"), **options}
+
+
+def threads_of(process):
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        yield dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines()
+                   if ":\t" in line)
+
+
+def test_every_thread_is_confined():
+    daemon = sandboxed(*THREADED)
+    daemon.args += ["--blockdev", json.dumps(disk_of(daemon, aio="threads"))]
+    with daemon:
+        states = list(threads_of(daemon.process))
+        assert len(states) >= 3
+        for state in states:
+            assert state["NoNewPrivs"] == "1"
+            assert state["Seccomp"] == "2"
+            assert int(state["CapEff"], 16) & ~0x440f == 0  # opening, low ports, locked memory
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_another_user_has_no_capabilities():
+    daemon = sandboxed("--user", "nobody", *THREADED)
+    os.chmod(daemon.path, 0o777)
+    daemon.args += ["--blockdev", json.dumps(disk_of(daemon))]
+    with daemon:
+        for state in threads_of(daemon.process):
+            assert state["CapEff"] == state["CapPrm"] == "0" * 16
+            assert state["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+
+
+def test_an_unknown_user_is_refused():
+    daemon = Daemon("--user", "nobody-of-that-name")
+    with pytest.raises(Failed, match="User 'nobody-of-that-name' doesn't exist"):
+        daemon.start()
+
+
+def test_other_directories_are_closed(elsewhere):
+    with sandboxed() as daemon:
+        with pytest.raises(QMPError) as error:
+            daemon.qmp.command("blockdev-add", driver="file", node_name="other",
+                               filename=str(elsewhere / "other.img"))
+        assert str(error.value).endswith(
+            "Permission denied (the sandbox allows the directories that the command line names, "
+            "and those of --allow-path)")
+        # Its own directory is the socket's.
+        daemon.qmp.command("blockdev-add", **{k.replace("-", "_"): v
+                                              for k, v in disk_of(daemon).items()})
+
+
+def test_a_path_can_be_allowed(elsewhere):
+    with sandboxed("--allow-path", str(elsewhere)) as daemon:
+        daemon.qmp.command("blockdev-add", driver="file", node_name="other",
+                           filename=str(elsewhere / "other.img"))
+
+
+def test_a_descriptor_needs_no_path(elsewhere):
+    with sandboxed() as daemon:
+        with open(elsewhere / "other.img", "r+b") as image:
+            daemon.qmp.send_fd(image.fileno())
+            added = daemon.qmp.command("add-fd")
+        daemon.qmp.command("blockdev-add", driver="file", node_name="other", read_only=True,
+                           filename=f"/dev/fdset/{added['fdset-id']}")
+
+
+def test_links_lead_where_they_lead(elsewhere):
+    daemon = sandboxed()
+    os.symlink(elsewhere / "other.img", daemon.file("link.img"))
+    daemon.args += ["--blockdev", json.dumps(disk_of(daemon, filename=daemon.file("link.img")))]
+    with daemon:
+        assert daemon.qmp.command("query-named-block-nodes")
+
+
+@pytest.mark.parametrize("aio", ["threads", "native", "io_uring"])
+def test_a_disk_is_served(aio):
+    options = {"cache": {"direct": True}} if aio == "native" else {}
+    daemon = sandboxed("--object", "iothread,id=t0")
+    daemon.args += [
+        "--blockdev", json.dumps(disk_of(daemon, aio=aio, **options)),
+        "--nbd-server", f"addr.type=unix,addr.path={daemon.nbd_path}",
+        "--export", "nbd,id=e,node-name=disk,writable=on,iothread=t0"]
+    with daemon:
+        uri = f"nbd+unix:///disk?socket={daemon.nbd_path}"
+        for command in (["-c", "write -P 7 0 64k"], ["-c", "read -P 7 0 64k"]):
+            done = subprocess.run(["qemu-io", "-f", "raw", *command, uri], capture_output=True,
+                                  text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "Pattern" not in done.stdout
+
+
+def test_in_the_background(tmp_path):
+    pid_file = tmp_path / "pid"
+    socket = tmp_path / "qmp.sock"
+    from support.program import daemon_program
+    subprocess.run([daemon_program(), "--sandbox", "on", "--daemonize", "--pidfile", str(pid_file),
+                    "--chardev", f"socket,id=c,path={socket},server=on,wait=off",
+                    "--monitor", "c"], check=True, timeout=60)
+    pid = int(pid_file.read_text())
+    assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+    from support.qmp import QMP
+    qmp = QMP(str(socket))
+    qmp.command("quit")
+
+
+def test_a_configuration_may_ask_for_it(elsewhere):
+    daemon = Daemon()
+    config = Path(daemon.file("config.json"))
+    daemon.image()
+    config.write_text(json.dumps({"sandbox": True, "allow-path": [str(elsewhere)],
+                                  "blockdev": [disk_of(daemon)]}))
+    daemon.args += ["--config", str(config)]
+    with daemon:
+        assert all(state["Seccomp"] == "2" for state in threads_of(daemon.process))
+        daemon.qmp.command("blockdev-add", driver="file", node_name="other",
+                           filename=str(elsewhere / "other.img"))
+
+
+def test_the_value_is_checked():
+    daemon = Daemon("--sandbox", "maybe")
+    with pytest.raises(Failed, match="'sandbox' expects 'on' or 'off'"):
+        daemon.start()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif("asan" in os.environ.get("STRATA_BUILD", ""), reason="preloads a library")
+def test_nothing_can_be_done_from_inside(tmp_path, elsewhere):
+    source = tmp_path / "probe.c"
+    source.write_text(PROBE)
+    library = tmp_path / "probe.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-lpthread"], check=True)
+    reader, writer = os.pipe()
+    daemon = sandboxed(*THREADED, pass_fds=(writer,), env={
+        "LD_PRELOAD": str(library), "PROBE_FD": str(writer), "PROBE_GO": "",
+        "PROBE_OUTSIDE": str(elsewhere / "other.img"), "PROBE_NEW": str(elsewhere / "new")})
+    daemon.env["PROBE_GO"] = daemon.file("go")
+    daemon.env["PROBE_INSIDE"] = daemon.file("disk.img")
+    with daemon:
+        os.close(writer)
+        Path(daemon.file("go")).touch()
+        with os.fdopen(reader) as answers:
+            results = {}
+            for line in answers:
+                name, number = line.strip().split("=")
+                results[name] = int(number)
+                if name == "end":
+                    break
+    allowed = {name for name, error in results.items() if error == 0}
+    assert allowed == {"open-inside", "end"}
+    assert not (elsewhere / "new").exists()
