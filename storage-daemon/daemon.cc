@@ -41,7 +41,7 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
        .find_tls_credentials = [this](const auto& id) { return objects_.find_tls_credentials(id); },
        .find_secret = [this](std::string_view id) { return objects_.find_secret(id); }});
   layer_.keep_bitmaps_ahead();
-  register_vhost_user_blk(exports_, passed_);
+  register_vhost_user_blk(exports_, passed_, service_store_.if_there());
 }
 
 Daemon::~Daemon() = default;

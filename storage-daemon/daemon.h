@@ -22,6 +22,7 @@
 #include "storage-daemon/monitor/command_trace.h"
 #include "storage-daemon/monitor/events.h"
 #include "storage-daemon/objects/registry.h"
+#include "storage-daemon/program/service_store.h"
 
 namespace strata {
 
@@ -52,6 +53,7 @@ class Daemon {
   ChardevRegistry& chardevs() noexcept { return chardevs_; }
   EventHub& events() noexcept { return events_; }
   PassedFds& passed_fds() noexcept { return passed_; }
+  ServiceStore& service_store() noexcept { return service_store_; }
   const CommandTable& commands() const noexcept { return commands_; }
   const CommandTrace& command_trace() const noexcept { return command_trace_; }
   // Held while a command is executed: they come one after the other, from whichever monitor.
@@ -90,6 +92,7 @@ class Daemon {
   [[noreturn]] void fail(Error error) const;
 
   PassedFds passed_;
+  ServiceStore service_store_{passed_};
   EventHub events_;
   ChardevRegistry chardevs_;
   ObjectRegistry objects_;

@@ -11,6 +11,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "block/aio/handler_memory.h"
+#include "block/aio/request_clock.h"
 #include "block/base/error.h"
 
 namespace asio = boost::asio;
@@ -222,6 +223,7 @@ bool AioContext::run_polled_sources() noexcept {
 }
 
 bool AioContext::run_ready() noexcept {
+  RequestClock::expire();
   bool progress = run_scheduled();
   progress |= run_polled_sources();
   if (!timers_.empty()) progress |= timers_.expire(clock_.now());

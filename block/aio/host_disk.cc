@@ -16,6 +16,7 @@
 #include "block/aio/aio_context.h"
 #include "block/aio/host_request.h"
 #include "block/aio/linux_aio_engine.h"
+#include "block/aio/request_clock.h"
 #include "block/aio/thread_pool.h"
 #include "block/aio/uring_engine.h"
 
@@ -81,6 +82,7 @@ bool HostDisk::read_cached(DiskRequest& request, size_t& done) noexcept {
     array = {space.data(), request.data.export_to(space)};
   ssize_t got = ::preadv2(fd_.get(), array.data(), static_cast<int>(array.size()),
                           static_cast<off_t>(request.offset), RWF_NOWAIT);
+  RequestClock::expire();
   if (got > 0) {
     if (next_pass_.load(std::memory_order_relaxed) != 0)
       next_pass_.store(0, std::memory_order_relaxed);

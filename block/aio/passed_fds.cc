@@ -2,6 +2,7 @@
 #include "block/aio/passed_fds.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -61,6 +62,13 @@ UniqueFd PassedFds::take_socket(const std::string& str) {
     throw Error("File descriptor '{}' is not a socket", str);
   available_.erase(fd);
   return UniqueFd(fd);
+}
+
+UniqueFd PassedFds::take(const std::string& name) noexcept {
+  auto named = names_.find(name);
+  if (named == names_.end() || available_.erase(named->second) == 0) return UniqueFd();
+  ::fcntl(named->second, F_SETFD, FD_CLOEXEC);
+  return UniqueFd(named->second);
 }
 
 }  // namespace strata

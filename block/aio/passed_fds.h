@@ -25,6 +25,8 @@ class PassedFds {
 
   // The socket called `str`: a name or a decimal number. Throws Error if there is none.
   UniqueFd take_socket(const std::string& str);
+  // Whatever was handed down under `name`; empty if nothing was, or it has been taken.
+  UniqueFd take(const std::string& name) noexcept;
 
  private:
   int find(const std::string& str) const;

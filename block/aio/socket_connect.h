@@ -37,6 +37,8 @@ class SocketFile {
     return *this;
   }
   ~SocketFile();
+  // The file stays.
+  void leave() noexcept { path_.clear(); }
 
  private:
   std::string path_;

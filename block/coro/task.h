@@ -145,6 +145,13 @@ class [[nodiscard]] Task {
     return Task();
   }
 
+  // Whether the answer was there from the start; if so, take_ready() yields it without an await.
+  bool is_ready() const noexcept { return !handle_; }
+  T take_ready() {
+    assert(is_ready());
+    if constexpr (!std::is_void_v<T>) return std::move(*ready_.value);
+  }
+
   auto operator co_await() && noexcept {
     struct Awaiter {
       Task& task;

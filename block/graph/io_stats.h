@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "block/aio/clock.h"
+#include "block/aio/request_clock.h"
 #include "block/coro/executor.h"
 
 namespace strata {
@@ -58,7 +58,7 @@ class IoStats {
     Request(IoStats& stats, IoKind kind, uint64_t bytes) noexcept
         : counters_(stats.here().kinds[static_cast<size_t>(kind)]),
           bytes_(bytes),
-          start_(std::chrono::steady_clock::now()) {
+          start_(RequestClock::now()) {
       bump(counters_.started, 1);
     }
     ~Request() {
@@ -69,7 +69,7 @@ class IoStats {
 
     void done(bool ok) noexcept {
       ended_ = true;
-      auto ns = static_cast<uint64_t>((std::chrono::steady_clock::now() - start_).count());
+      auto ns = static_cast<uint64_t>((RequestClock::now() - start_).count());
       bump(counters_.done, 1);
       bump(counters_.time_ns, ns);
       bump(counters_.latency[bucket(ns)], 1);
@@ -82,7 +82,7 @@ class IoStats {
    private:
     Counters& counters_;
     uint64_t bytes_;
-    std::chrono::steady_clock::time_point start_;
+    TimePoint start_;
     bool ended_ = false;
   };
 

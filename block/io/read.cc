@@ -49,14 +49,20 @@ Task<Status> read_padded(Node& node, uint64_t offset, IoVector into, ReadFlags f
   co_return co_await read_aligned(node, padding.aligned().offset, padding.memory(), flags);
 }
 
-Task<Status> read_counted(Node& node, uint64_t offset, IoVector into, ReadFlags flags) {
-  IoStats::Request request(node.io().stats, IoKind::read, into.size());
-  uint32_t alignment = node.io().limits.request_alignment;
-  Status status = is_aligned(offset | into.size(), alignment)
-                      ? co_await read_aligned(node, offset, into, flags)
-                      : co_await read_padded(node, offset, into, flags);
+Task<Status> count_read(Node& node, uint64_t bytes, Task<Status> read) {
+  IoStats::Request request(node.io().stats, IoKind::read, bytes);
+  Status status = co_await std::move(read);
   request.done(status.ok());
   co_return status;
+}
+
+Task<Status> read_counted(Node& node, uint64_t offset, IoVector into, ReadFlags flags) {
+  bool aligned = is_aligned(offset | into.size(), node.io().limits.request_alignment);
+  Task<Status> read =
+      aligned ? read_aligned(node, offset, into, flags) : read_padded(node, offset, into, flags);
+  if (!read.is_ready()) return count_read(node, into.size(), std::move(read));
+  IoStats::Request(node.io().stats, IoKind::read, into.size()).done(read.take_ready().ok());
+  return read;
 }
 
 Task<Status> read_populated(Edge& child, uint64_t offset, IoVector into, ReadFlags flags) {

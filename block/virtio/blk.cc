@@ -94,7 +94,10 @@ BlkRequest parse_blk_request(const Element& element, const BlkLimits& limits) no
   }
   IoVector readable = parts_of(element, 0, element.readable_parts);
   IoVector writable = parts_of(element, element.readable_parts, writable_parts);
-  readable.slice(0, sizeof header).copy_to(&header);
+  if (element.parts[0].iov_len >= sizeof header) [[likely]]
+    std::memcpy(&header, element.parts[0].iov_base, sizeof header);
+  else
+    readable.slice(0, sizeof header).copy_to(&header);
   IoVector payload = readable.slice(sizeof header, element.readable - sizeof header);
   request.command = command_of(header.type);
   switch (request.command) {

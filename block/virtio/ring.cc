@@ -53,12 +53,18 @@ bool Ring::add_indirect(Element& element, const Descriptor& table, bool linked) 
   if (table.bytes == 0 || table.bytes % sizeof(vring_desc) != 0)
     return fail("the size of an indirect table is invalid");
   uint32_t entries = table.bytes / uint32_t{sizeof(vring_desc)};
+  // Nearly always it lies in one piece.
+  GuestMemory::Piece whole = memory_.find(table.address);
+  if (whole.bytes < table.bytes) whole.data = nullptr;
   uint32_t index = 0;
   for (size_t taken = 0;; ++taken) {
     if (taken == entries || taken == kMostDescriptors) return fail("an indirect chain is too long");
     Descriptor entry;
     vring_desc raw;
-    if (!memory_.read(table.address + uint64_t{index} * sizeof raw, &raw, sizeof raw))
+    uint64_t at = uint64_t{index} * sizeof raw;
+    if (whole.data != nullptr)
+      std::memcpy(&raw, whole.data + at, sizeof raw);
+    else if (!memory_.read(table.address + at, &raw, sizeof raw))
       return fail("an indirect table lies outside the guest's memory");
     std::memcpy(&entry.address, &raw.addr, sizeof entry.address);
     entry.bytes = raw.len;

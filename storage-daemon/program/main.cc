@@ -41,8 +41,13 @@ UniqueFd take_signals() {
   return fd;
 }
 
-Task<void> end_on_signal(MainLoop& loop, Daemon& daemon, FdWatch& watch, CancelToken cancel) {
+Task<void> end_on_signal(MainLoop& loop, Daemon& daemon, int signals, FdWatch& watch,
+                         CancelToken cancel) {
   if (!co_await watch.readable(cancel)) co_return;
+  signalfd_siginfo signal;
+  // The one that a service manager sends, which may be about to start a successor.
+  if (::read(signals, &signal, sizeof signal) == sizeof signal && signal.ssi_signo == SIGTERM)
+    daemon.service_store().begin_end();
   daemon.request_shutdown();
   // An option may be waiting for a device's first client.
   daemon.interrupt_options(loop);
@@ -78,6 +83,7 @@ Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
     co_await daemon.wait_for_shutdown();
   notify_service_manager("STOPPING=1");
   co_await daemon.shut_down(loop);
+  daemon.service_store().settle();
   co_return failure ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
@@ -87,7 +93,7 @@ Task<int> run(MainLoop& loop, UniqueFd signals, Start& start) {
   FdWatch watch(loop.context(), signals.get());
   CancelSource stop_watching;
   TaskScope scope;
-  scope.spawn(end_on_signal(loop, daemon, watch, stop_watching.token()));
+  scope.spawn(end_on_signal(loop, daemon, signals.get(), watch, stop_watching.token()));
   int status = co_await serve(loop, daemon, start);
   stop_watching.cancel();
   co_await scope.join();

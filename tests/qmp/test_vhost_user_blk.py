@@ -338,6 +338,67 @@ def test_migration_log(disk):
         os.close(log)
 
 
+def test_migration_log_is_signalled(disk):
+    front_end, (ring,) = vu.start(disk)
+    with front_end:
+        log, event = os.memfd_create("log"), os.eventfd(0, os.EFD_NONBLOCK)
+        os.ftruncate(log, 4096)
+        front_end.ask(vu.SET_LOG_BASE, struct.pack("<QQ", 4096, 0), [log])
+        assert front_end.acknowledged(vu.SET_LOG_FD, fds=[event])
+        ring.read(0, 512)
+        assert not select.select([event], [], [], 0)[0]
+        front_end.send(vu.SET_FEATURES, struct.pack("<Q", front_end.features | 1 << vu.F_LOG_ALL))
+        ring.read(0, 512)
+        assert select.select([event], [], [], vu.TIME_LIMIT)[0]
+        os.close(log)
+        os.close(event)
+
+
+@any_ring
+def test_a_ring_without_kicks_is_served(disk, features):
+    front_end, _ = vu.start(disk, features, queues=0)
+    with front_end:
+        ring = vu.Vring(front_end)
+        ring.set_up()
+        no_fd = 1 << 8
+        front_end.send(vu.SET_VRING_KICK, struct.pack("<Q", no_fd))
+        front_end.send(vu.SET_VRING_ENABLE, struct.pack("<II", 0, 1))
+        ring.kick = lambda: None
+        for i in range(20):
+            ring.write(8 * i, pattern(512, i))
+            # Also when it has not been used for a while.
+            assert not select.select([ring.err_fd], [], [], 0.02)[0]
+            assert ring.read(8 * i, 512) == pattern(512, i)
+        # And kicked again.
+        del ring.kick
+        front_end.send(vu.SET_VRING_BASE, struct.pack("<II", 0, ring.stop()))
+        front_end.send(vu.SET_VRING_KICK, struct.pack("<Q", 0), [ring.kick_fd])
+        assert ring.read(0, 512) == pattern(512, 0)
+
+
+@pytest.mark.parametrize("features", [0, 1 << vu.F_PACKED], ids=["split", "packed"])
+@pytest.mark.parametrize("in_order", [False, True], ids=["any-order", "in-order"])
+def test_in_order_requests_are_given_back_in_order(daemon, features, in_order):
+    """One that is done at once waits for the slow one before it, if that was negotiated."""
+    daemon.qmp.cmd("blockdev-add", {"driver": "null-co", "node-name": "slow", "read-zeroes": True,
+                                    "latency-ns": 100_000_000})
+    path = add(daemon, node="slow")
+    front_end, (ring,) = vu.start(path, features | (1 << vu.F_IN_ORDER if in_order else 0))
+    with front_end:
+        for i, kind in enumerate((vu.T_IN, vu.T_GET_ID, vu.T_IN, vu.T_GET_ID)):
+            at = ring.buffers + 0x1000 * i
+            ring.memory[at:at + 16] = vu.block_header(kind)
+            size = 20 if kind == vu.T_GET_ID else 512
+            ring.add([(at, 16, False), (at + 512, size, True), (at + 32, 1, True)],
+                     i if ring.packed else 3 * i)
+        ring.kick()
+        order = [ring.wait()[0] // (1 if ring.packed else 3) for _ in range(4)]
+        assert order[:2] == ([0, 1] if in_order else [1, 3])
+        assert sorted(order) == [0, 1, 2, 3]
+        if in_order:
+            assert order == [0, 1, 2, 3]
+
+
 @any_ring
 def test_unfinished_requests_are_done_by_a_successor(start, features):
     """A daemon killed in the midst of requests, and another one given what it left."""

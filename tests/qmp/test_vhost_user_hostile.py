@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Front ends and guests that mean harm: each ends with itself, and the daemon serves on."""
 
+import fcntl
 import os
+import select
 import socket
 import struct
 
@@ -442,6 +444,67 @@ def test_in_flight_area_that_does_not_fit(served, mapped, offset):
         front_end.negotiate()
         area = struct.pack("<QQHHI", mapped, offset, 2, 16, 0)
         assert not front_end.acknowledged(vu.SET_INFLIGHT_FD, area, [front_end.memory_fd])
+
+
+# Events that shall make the daemon wait: full, and blocking again behind its back.
+
+MOST = (1 << 64) - 2
+
+
+def make_blocking(fd):
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+
+
+def fill(fd):
+    try:
+        os.eventfd_read(fd)
+    except BlockingIOError:
+        pass
+    os.eventfd_write(fd, MOST)
+    make_blocking(fd)
+
+
+def test_call_that_would_block_holds_up_nobody(served, running):
+    assert running.read(0, 512)
+    fill(running.call_fd)
+    at = block(running)
+    running.add([(at, 16, False), (at + 0x1000, 512, True), (at + 32, 1, True)])
+    running.kick()
+    other, rings = vu.start(served.file("b.sock"))
+    with other:
+        assert rings[0].read(0, 512)
+    rings[0].close()
+    served.wait_for(running.reap, "the answer")
+
+
+def test_error_event_that_would_block_holds_up_nobody(served, running):
+    assert running.read(0, 512)
+    fill(running.err_fd)
+    running.add([(1 << 40, 16, False)])
+    running.kick()
+    other, rings = vu.start(served.file("b.sock"))
+    with other:
+        assert rings[0].read(0, 512)
+    rings[0].close()
+
+
+def test_kick_that_is_read_by_the_front_end_holds_up_nobody(served, running):
+    """Blocking, and empty by the time at which it would be read."""
+    make_blocking(running.kick_fd)
+    for _ in range(2000):
+        running.kick()
+        if select.select([running.kick_fd], [], [], 0)[0]:
+            fcntl.fcntl(running.kick_fd, fcntl.F_SETFL, os.O_NONBLOCK)
+            try:
+                os.eventfd_read(running.kick_fd)
+            except BlockingIOError:
+                pass
+            make_blocking(running.kick_fd)
+    other, rings = vu.start(served.file("b.sock"))
+    with other:
+        assert rings[0].read(0, 512)
+    rings[0].close()
+    assert running.read(0, 512)
 
 
 # Memory that is taken away.

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "block/virtio/layout.h"
@@ -108,6 +109,19 @@ class SplitDriver {
     auto* entry = reinterpret_cast<vring_used_elem*>(&used_[2]) + seen_++ % size_;
     return Done{static_cast<uint16_t>(entry->id), entry->len};
   }
+  bool has_used() const { return used_index() != seen_; }
+
+  // With an event index. Asks to be called for the next used entry; look once more afterwards.
+  void want_call() {
+    __atomic_store_n(&used_event(), seen_, __ATOMIC_RELAXED);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  // Whether the device is to be kicked for what was made available since the last time.
+  bool wants_kick() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    uint16_t before = std::exchange(kicked_, available_index());
+    return before != kicked_ && vring_need_event(available_event(), kicked_, before) != 0;
+  }
 
  private:
   vring_desc* table_;
@@ -115,6 +129,7 @@ class SplitDriver {
   uint16_t* used_;
   uint16_t size_;
   uint16_t seen_ = 0;
+  uint16_t kicked_ = 0;
 };
 
 class PackedDriver {
@@ -134,6 +149,7 @@ class PackedDriver {
   void add(uint16_t id, std::span<const Buffer> chain, uint16_t more_flags = 0) {
     const uint16_t first = next_;
     uint16_t first_flags = 0;
+    added_ = static_cast<uint16_t>(added_ + chain.size());
     for (size_t i = 0; i < chain.size(); ++i) {
       vring_packed_desc& entry = ring_[next_];
       entry.addr = chain[i].address;
@@ -155,10 +171,8 @@ class PackedDriver {
     __atomic_store_n(&ring_[first].flags, first_flags, __ATOMIC_RELEASE);
   }
   std::optional<Done> reap() {
+    if (!has_used()) return std::nullopt;
     vring_packed_desc& entry = ring_[seen_];
-    uint16_t flags = __atomic_load_n(&entry.flags, __ATOMIC_ACQUIRE);
-    bool used = ((flags >> 15) & 1) == seen_wrap_ && ((flags >> 7) & 1) == seen_wrap_;
-    if (!used) return std::nullopt;
     Done done{entry.id, entry.len};
     unsigned seen = seen_ + spans_[done.id];
     if (seen >= size_) {
@@ -167,6 +181,28 @@ class PackedDriver {
     }
     seen_ = static_cast<uint16_t>(seen);
     return done;
+  }
+  bool has_used() const {
+    uint16_t flags = __atomic_load_n(&ring_[seen_].flags, __ATOMIC_ACQUIRE);
+    return ((flags >> 15) & 1) == seen_wrap_ && ((flags >> 7) & 1) == seen_wrap_;
+  }
+
+  // As a SplitDriver's.
+  void want_call() {
+    driver_->off_wrap = static_cast<uint16_t>(seen_ | (seen_wrap_ ? 1u << 15 : 0));
+    __atomic_store_n(&driver_->flags, uint16_t{VRING_PACKED_EVENT_FLAG_DESC}, __ATOMIC_RELEASE);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  bool wants_kick() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    uint16_t added = std::exchange(added_, uint16_t{0});
+    uint16_t flags = __atomic_load_n(&device_->flags, __ATOMIC_ACQUIRE) & 3;
+    if (added == 0 || flags == VRING_PACKED_EVENT_FLAG_DISABLE) return false;
+    if (flags != VRING_PACKED_EVENT_FLAG_DESC) return true;
+    uint16_t wish = __atomic_load_n(&device_->off_wrap, __ATOMIC_RELAXED);
+    auto event = static_cast<uint16_t>(wish & 0x7fff);
+    if (((wish >> 15) != 0) != wrap_) event = static_cast<uint16_t>(event - size_);
+    return vring_need_event(event, next_, static_cast<uint16_t>(next_ - added)) != 0;
   }
 
  private:
@@ -178,6 +214,7 @@ class PackedDriver {
   bool wrap_ = true;
   uint16_t seen_ = 0;
   bool seen_wrap_ = true;
+  uint16_t added_ = 0;  // descriptors, since the device's wish was last looked at
   std::vector<uint16_t> spans_;
 };
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/export/vhost_user/queue.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <cassert>
@@ -15,11 +14,16 @@ namespace {
 constexpr int kMostBatch = 256;
 // After so many sleeps without work the queue is no poll source any more.
 constexpr unsigned kIdleSleeps = 4;
+// Between looks at a ring without kicks: after work, and when there has been none for long.
+constexpr auto kShortestPause = std::chrono::microseconds(50);
+constexpr auto kLongestPause = std::chrono::milliseconds(1);
 
-void signal(const UniqueFd& fd) noexcept {
-  uint64_t one = 1;
-  // EAGAIN: it has been signalled more often than anybody could have looked.
-  if (fd) std::ignore = ::write(fd.get(), &one, sizeof one);
+// Takes a kick. False if the descriptor cannot be read: it would be ready for ever. Does not wait,
+// whatever the other side has made of the descriptor's flags.
+bool take_signal(int fd) noexcept {
+  uint64_t count = 0;
+  iovec into{&count, sizeof count};
+  return ::preadv2(fd, &into, 1, -1, RWF_NOWAIT) > 0 || errno == EAGAIN;
 }
 
 }  // namespace
@@ -28,7 +32,7 @@ Queue::Queue(AioContext& context, Backend& backend, const DeviceTraits& traits, 
     : context_(context), backend_(backend), traits_(traits), report_(std::move(report)) {}
 
 Queue::~Queue() {
-  assert(ring_ == nullptr && watch_ == nullptr && "a queue is stopped before it ends");
+  assert(ring_ == nullptr && stop_watching_ == nullptr && "a queue is stopped before it ends");
 }
 
 std::string Queue::start(QueueSetup setup) {
@@ -62,12 +66,16 @@ Task<std::optional<uint32_t>> Queue::stop() {
   co_return base;
 }
 
+Task<void> Queue::stop_watching() {
+  if (stop_watching_ == nullptr) co_return;
+  stop_watching_->cancel();
+  co_await watcher_.join();
+  watch_.reset();
+  stop_watching_.reset();
+}
+
 Task<void> Queue::set_kick(UniqueFd fd) {
-  if (watch_ != nullptr) {
-    stop_watching_->cancel();
-    co_await watcher_.join();
-    watch_.reset();
-  }
+  co_await stop_watching();
   kick_ = std::move(fd);
   if (!kick_) co_return;
   watch_ = std::make_unique<FdWatch>(context_, kick_.get());
@@ -75,18 +83,41 @@ Task<void> Queue::set_kick(UniqueFd fd) {
   watcher_.spawn(watch_kicks(stop_watching_->token()));
 }
 
+Task<RingEvents> Queue::take_events() {
+  co_await stop_watching();
+  co_return RingEvents{std::move(kick_), call_.take(), err_.take()};
+}
+
+Task<void> Queue::look_without_kicks() {
+  co_await set_kick({});
+  stop_watching_ = std::make_unique<CancelSource>();
+  watcher_.spawn(look_now_and_then(stop_watching_->token()));
+}
+
 // Whoever has swapped descriptors may have missed a signal.
-void Queue::set_call(UniqueFd fd) {
-  call_ = std::move(fd);
-  signal(call_);
+void Queue::set_call(UniqueFd fd) noexcept {
+  call_.set(std::move(fd));
+  call_.signal();
+}
+
+void Queue::set_logging(Logging logging) noexcept {
+  log_event_.set(std::move(logging.event));
+  logging_ = std::move(logging);
 }
 
 Task<void> Queue::watch_kicks(CancelToken cancel) {
   while (co_await watch_->readable(cancel)) {
-    uint64_t count = 0;
-    // What cannot be read would be ready for ever.
-    if (::read(kick_.get(), &count, sizeof count) <= 0 && errno != EAGAIN) co_return;
+    if (!take_signal(kick_.get())) co_return;
     take_kick();
+  }
+}
+
+Task<void> Queue::look_now_and_then(CancelToken cancel) {
+  Duration pause = kShortestPause;
+  while (co_await context_.sleep_for(pause, cancel)) {
+    bool works = active_ || (ring_ != nullptr && may_take() && ring_->has_available());
+    pause = works ? kShortestPause : std::min<Duration>(pause * 2, kLongestPause);
+    if (works && !active_) take_kick();
   }
 }
 
@@ -185,7 +216,7 @@ Queue::Slot& Queue::get_slot() {
 void Queue::break_down(const std::string& why) {
   if (broken_) return;
   broken_ = true;
-  signal(err_);
+  err_.signal();
   // A ring whose memory is gone looks broken, too.
   if (is_memory_lost())
     report_("the guest's memory was taken away", true);
@@ -226,8 +257,10 @@ void Queue::publish() noexcept {
   if (logging_.log != nullptr && logging_.used_ring) {
     auto [offset, bytes] = ring_->used_area();
     logging_.log->mark(logging_.used_address + offset, bytes);
+    logged_ = true;
   }
-  if (wanted) signal(call_);
+  if (std::exchange(logged_, false)) log_event_.signal();
+  if (wanted) call_.signal();
 }
 
 void Queue::log_writes(const Slot& slot) noexcept {
@@ -236,6 +269,7 @@ void Queue::log_writes(const Slot& slot) noexcept {
     const iovec& part = slot.element.parts[i];
     auto address = setup_.memory->guest_address(static_cast<const std::byte*>(part.iov_base));
     if (address) logging_.log->mark(*address, part.iov_len);
+    logged_ = true;
   }
 }
 

@@ -11,10 +11,12 @@
 #include <vector>
 
 #include "block/aio/aio_context.h"
+#include "block/aio/event_signal.h"
 #include "block/aio/fd_watch.h"
 #include "block/base/unique_fd.h"
 #include "block/coro/event.h"
 #include "block/coro/scope.h"
+#include "block/export/vhost_user/session_state.h"
 #include "block/io/backend.h"
 #include "block/virtio/blk.h"
 #include "block/virtio/dirty_log.h"
@@ -32,6 +34,7 @@ struct DeviceTraits {
 // Where writes to the guest's memory are noted while it migrates.
 struct Logging {
   std::shared_ptr<virtio::DirtyLog> log;  // null: they are not
+  UniqueFd event;                         // signalled when something was noted; may be empty
   bool used_ring = false;
   uint64_t used_address = 0;  // of the used ring, in the guest
 };
@@ -67,11 +70,15 @@ class Queue final : public PollSource {
   Task<std::optional<uint32_t>> stop();
   bool is_running() const noexcept { return ring_ != nullptr; }
 
-  // Descriptors are eventfds or the like; an empty one is none. Waits for a watcher that is there.
+  // Descriptors are eventfds; an empty one is none. Waits for a watcher that is there.
   Task<void> set_kick(UniqueFd fd);
-  void set_call(UniqueFd fd);
-  void set_err(UniqueFd fd) { err_ = std::move(fd); }
-  void set_logging(Logging logging) { logging_ = std::move(logging); }
+  // The driver does not kick: the ring is looked at now and then.
+  Task<void> look_without_kicks();
+  void set_call(UniqueFd fd) noexcept;
+  void set_err(UniqueFd fd) noexcept { err_.set(std::move(fd)); }
+  void set_logging(Logging logging) noexcept;
+  // Gives its descriptors away, once it has stopped.
+  Task<RingEvents> take_events();
 
   // PollSource.
   bool poll() noexcept override;
@@ -90,7 +97,9 @@ class Queue final : public PollSource {
   // A coroutine that nobody awaits: its frame is all there is, and ends with its body.
   struct Job;
 
+  Task<void> stop_watching();
   Task<void> watch_kicks(CancelToken cancel);
+  Task<void> look_now_and_then(CancelToken cancel);
   void take_kick() noexcept;
   void activate();
   void deactivate() noexcept;
@@ -119,11 +128,13 @@ class Queue final : public PollSource {
   Report report_;
   QueueSetup setup_;
   Logging logging_;
+  EventSignal log_event_;
+  bool logged_ = false;  // since it was last signalled
   std::unique_ptr<virtio::Ring> ring_;
 
   UniqueFd kick_;
-  UniqueFd call_;
-  UniqueFd err_;
+  EventSignal call_;
+  EventSignal err_;
   std::unique_ptr<FdWatch> watch_;
   std::unique_ptr<CancelSource> stop_watching_;
   TaskScope watcher_;

@@ -40,9 +40,12 @@ Session::Session(MainLoop& loop, UniqueFd connection, Backend& backend, const Se
 Session::~Session() = default;
 
 Task<void> Session::run() {
-  while (co_await receive_and_handle()) {
+  while (!(cut_ = handing_over_.is_cancelled()) && co_await receive_and_handle()) {
   }
-  stream_.shutdown();
+  if (cut_)
+    co_await collect_state();
+  else
+    stream_.shutdown();
   co_await end_queues();
 }
 
@@ -51,9 +54,10 @@ void Session::complain(std::string_view text) const {
 }
 
 // Until `into` is full; what comes with it is kept.
-Task<bool> Session::receive(IoVector into, Fds& fds) {
+Task<bool> Session::receive(IoVector into, Fds& fds, CancelToken cancel) {
   for (size_t done = 0; done < into.size();) {
-    auto got = co_await stream_.read_some_with_fds(into.slice(done, into.size() - done), fds);
+    auto got =
+        co_await stream_.read_some_with_fds(into.slice(done, into.size() - done), fds, cancel);
     if (!got || *got == 0) co_return false;
     done += *got;
   }
@@ -72,7 +76,8 @@ Task<bool> Session::receive_and_handle() {
   std::array<std::byte, kMostPayload> payload;
   Fds fds;
   // The first byte may be long in coming, the rest not.
-  if (!co_await receive(IoVector::buffer(head.data(), 1), fds)) co_return false;
+  if (!co_await receive(IoVector::buffer(head.data(), 1), fds, handing_over_.token()))
+    co_return handing_over_.is_cancelled();
   TaskScope timer;
   CancelSource received;
   timer.spawn(limit_receiving(received.token()));

@@ -4,7 +4,9 @@
 // that work on them.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "block/aio/socket_stream.h"
 #include "block/export/vhost_user/message.h"
 #include "block/export/vhost_user/queue.h"
+#include "block/export/vhost_user/session_state.h"
 
 namespace strata::vhost_user {
 
@@ -22,6 +25,8 @@ struct SessionTraits {
   DeviceTraits device;
   // The context of each queue; as many as there are queues.
   std::vector<AioContext*> contexts;
+  // Sessions keep the descriptors that a successor would need.
+  bool may_hand_over = false;
 };
 
 // Lives in the main loop; its queues work in their contexts.
@@ -39,6 +44,13 @@ class Session {
   Task<void> run();
   // Any time, also before run().
   void shut_down() noexcept { stream_.shutdown(); }
+  // run() ends after the message that is being received, if one is, and the front end learns
+  // nothing of it.
+  void hand_over() noexcept { handing_over_.cancel(); }
+  // After run(): what a successor goes on with, if it ended because of hand_over().
+  std::optional<SessionState> take_state() noexcept { return std::move(state_); }
+  // Before run(): goes on where a predecessor ended. Throws Error.
+  Task<void> restore(SessionState state);
   // The configuration space has changed: tells the front end if it wants to know.
   void announce_config_change() noexcept;
 
@@ -57,7 +69,7 @@ class Session {
 
   // Receiving and answering.
   Task<bool> receive_and_handle();
-  Task<bool> receive(IoVector into, Fds& fds);
+  Task<bool> receive(IoVector into, Fds& fds, CancelToken cancel = {});
   Task<void> limit_receiving(CancelToken done);
   Task<bool> handle(Message message, Fds fds);
   Task<bool> send(Reply reply, int fd = -1);
@@ -86,10 +98,12 @@ class Session {
   Task<bool> make_in_flight_area(const InFlightArea& wanted);
   void take_in_flight_area(const InFlightArea& area, UniqueFd fd);
   Task<void> set_log(const LogArea& area, UniqueFd fd);
+  Task<void> set_log_event(UniqueFd fd);
 
   // Rings (session_rings.cc).
   Vring& vring(uint32_t index);
   Vring& stopped_vring(uint32_t index, std::string_view what);
+  static UniqueFd checked_event(UniqueFd fd);
   Task<void> set_addresses(const VringAddress& addresses);
   Task<void> set_kick(const VringFd& message, Fds& fds);
   Task<void> set_call(const VringFd& message, Fds& fds);
@@ -103,6 +117,10 @@ class Session {
   Task<void> update_logging(uint32_t index);
   QueueSetup setup_for(uint32_t index) const;
   Task<void> end_queues();
+
+  // Handing over (session_state.cc has the format; session_hand_over.cc).
+  Task<void> collect_state();
+  Task<void> restore_ring(RingState state);
   void report(uint32_t index, const std::string& why, bool memory_lost);
 
   MainLoop& loop_;
@@ -120,6 +138,15 @@ class Session {
   std::shared_ptr<const virtio::MappedFile> in_flight_;
   InFlightArea in_flight_area_;
   UniqueFd backend_channel_;
+
+  CancelSource handing_over_;
+  bool cut_ = false;  // between two messages, to be handed over
+  std::optional<SessionState> state_;
+  // Only where traits_.may_hand_over.
+  std::map<uint64_t, UniqueFd> region_fds_;  // by guest address
+  UniqueFd in_flight_fd_;
+  UniqueFd log_fd_;
+  LogArea log_area_;
 };
 
 }  // namespace strata::vhost_user

@@ -29,7 +29,7 @@ Task<bool> Session::change_memory(const Message& message, Fds& fds) {
       co_await send(Reply(message.request).u64(0));
       co_return true;
     case Request::set_log_fd:
-      log_event_ = std::move(fds.front());
+      co_await set_log_event(std::move(fds.front()));
       break;
     case Request::get_inflight_fd:
       co_return co_await make_in_flight_area(message.get<InFlightArea>());
@@ -49,12 +49,16 @@ Task<void> Session::set_memory(std::shared_ptr<const virtio::GuestMemory> memory
 Task<void> Session::set_mem_table(const MemoryTable& table, Fds& fds) {
   auto memory = std::make_shared<virtio::GuestMemory>();
   for (size_t i = 0; i < table.count; ++i) memory->add(table.regions[i], fds[i].get());
+  region_fds_.clear();
+  for (size_t i = 0; i < table.count && traits_.may_hand_over; ++i)
+    region_fds_[table.regions[i].guest_address] = std::move(fds[i]);
   co_await set_memory(std::move(memory));
 }
 
 Task<void> Session::add_region(const virtio::RegionDescription& region, Fds& fds) {
   auto memory = std::make_shared<virtio::GuestMemory>(*memory_);
   memory->add(region, fds.front().get());
+  if (traits_.may_hand_over) region_fds_[region.guest_address] = std::move(fds.front());
   co_await set_memory(std::move(memory));
 }
 
@@ -62,6 +66,7 @@ Task<void> Session::remove_region(const virtio::RegionDescription& region) {
   auto memory = std::make_shared<virtio::GuestMemory>(*memory_);
   if (!memory->remove(region))
     throw Error("there is no memory region at guest address {:#x}", region.guest_address);
+  region_fds_.erase(region.guest_address);
   co_await set_memory(std::move(memory));
 }
 
@@ -82,6 +87,7 @@ Task<bool> Session::make_in_flight_area(const InFlightArea& wanted) {
   in_flight_ = std::make_shared<const virtio::MappedFile>(fd.get(), 0, area.size);
   in_flight_area_ = area;
   co_await send(Reply(Request::get_inflight_fd).in_flight(area), fd.get());
+  if (traits_.may_hand_over) in_flight_fd_ = std::move(fd);
   co_return true;
 }
 
@@ -96,10 +102,18 @@ void Session::take_in_flight_area(const InFlightArea& area, UniqueFd fd) {
     throw Error("{} bytes for {} queues of size {}", area.size, area.queues, area.queue_size);
   in_flight_ = std::make_shared<const virtio::MappedFile>(fd.get(), area.offset, area.size);
   in_flight_area_ = area;
+  if (traits_.may_hand_over) in_flight_fd_ = std::move(fd);
 }
 
 Task<void> Session::set_log(const LogArea& area, UniqueFd fd) {
   log_ = std::make_shared<virtio::DirtyLog>(fd.get(), area.offset, area.size);
+  log_area_ = area;
+  if (traits_.may_hand_over) log_fd_ = std::move(fd);
+  for (uint32_t index = 0; index < vrings_.size(); ++index) co_await update_logging(index);
+}
+
+Task<void> Session::set_log_event(UniqueFd fd) {
+  log_event_ = checked_event(std::move(fd));
   for (uint32_t index = 0; index < vrings_.size(); ++index) co_await update_logging(index);
 }
 

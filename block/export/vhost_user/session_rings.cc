@@ -12,12 +12,9 @@
 #include "block/virtio/in_flight.h"
 
 namespace strata::vhost_user {
-namespace {
 
-// Signals go through eventfds, which never make us wait. Throws Error for what is none.
-UniqueFd take_event(const VringFd& message, std::vector<UniqueFd>& fds) {
-  if (!message.has_fd) return UniqueFd();
-  UniqueFd fd = std::move(fds.front());
+// Signals go through eventfds. Throws Error for what is none.
+UniqueFd Session::checked_event(UniqueFd fd) {
   struct stat status;
   int flags = ::fcntl(fd.get(), F_GETFL);
   if (flags < 0 || ::fstat(fd.get(), &status) != 0)
@@ -28,6 +25,12 @@ UniqueFd take_event(const VringFd& message, std::vector<UniqueFd>& fds) {
   if (::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0)
     throw Error::from_errno(errno, "the descriptor cannot be used");
   return fd;
+}
+
+namespace {
+
+UniqueFd fd_of(const VringFd& message, std::vector<UniqueFd>& fds) {
+  return message.has_fd ? std::move(fds.front()) : UniqueFd();
 }
 
 Task<std::string> start_queue(Queue& queue, QueueSetup setup) {
@@ -121,21 +124,25 @@ Task<void> Session::set_addresses(const VringAddress& addresses) {
 }
 
 Task<void> Session::set_kick(const VringFd& message, Fds& fds) {
-  UniqueFd fd = take_event(message, fds);
+  UniqueFd fd = fd_of(message, fds);
+  if (fd) fd = checked_event(std::move(fd));
   Vring& ring = vring(message.index);
   ring.has_kick = true;
-  co_await run_in(*traits_.contexts[message.index], ring.queue->set_kick(std::move(fd)));
+  co_await run_in(*traits_.contexts[message.index],
+                  fd ? ring.queue->set_kick(std::move(fd)) : ring.queue->look_without_kicks());
   co_await update(message.index);
 }
 
 Task<void> Session::set_call(const VringFd& message, Fds& fds) {
-  UniqueFd fd = take_event(message, fds);
+  UniqueFd fd = fd_of(message, fds);
+  if (fd) fd = checked_event(std::move(fd));
   Vring& ring = vring(message.index);
   co_await run_in(*traits_.contexts[message.index], hand_call(*ring.queue, std::move(fd)));
 }
 
 Task<void> Session::set_err(const VringFd& message, Fds& fds) {
-  UniqueFd fd = take_event(message, fds);
+  UniqueFd fd = fd_of(message, fds);
+  if (fd) fd = checked_event(std::move(fd));
   Vring& ring = vring(message.index);
   co_await run_in(*traits_.contexts[message.index], hand_err(*ring.queue, std::move(fd)));
 }
@@ -207,7 +214,10 @@ Task<void> Session::update_logging(uint32_t index) {
   Vring& ring = vrings_[index];
   if (ring.queue == nullptr) co_return;
   Logging logging;
-  if ((features_ & kLogAll) != 0) logging.log = log_;
+  if ((features_ & kLogAll) != 0) {
+    logging.log = log_;
+    if (log_event_) logging.event = UniqueFd(::fcntl(log_event_.get(), F_DUPFD_CLOEXEC, 0));
+  }
   logging.used_ring = ring.addresses.log;
   logging.used_address = ring.addresses.log_address;
   co_await run_in(*traits_.contexts[index], hand_logging(*ring.queue, std::move(logging)));
