@@ -81,7 +81,9 @@ class Collector {
       }
       return;
     }
-    add_file(text.starts_with("file:") ? text.substr(5) : text, !is_object);
+    if (text.starts_with("file:")) return add_file(text.substr(5), !is_object);
+    // "fd:5" and names of servers are no files.
+    if (key != "filename" || !has_protocol_prefix(text)) add_file(text, !is_object);
   }
 
   void add_place(const fs::path& path, bool writable) {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a confined daemon can still do, and what nobody inside it can."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from support.daemon import Daemon, Failed
-from support.qmp import QMPError
+from support.program import daemon_program
+from support.qmp import QMP
 
 THREADED = ["--object", "iothread,id=t0", "--object", "iothread,id=t1"]
 
@@ -37,6 +39,7 @@ static void say(int fd, const char* name, long result) {
 }
 
 static void* probe(void* unused) {
+  (void)unused;
   const char* go = getenv("PROBE_GO");
   int fd = atoi(getenv("PROBE_FD"));
   while (access(go, F_OK) != 0) usleep(10000);
@@ -55,11 +58,6 @@ static void* probe(void* unused) {
   say(fd, "bpf", syscall(SYS_bpf, 0, NULL, 0));
   say(fd, "end", 0);
   return NULL;
-}
-
-__attribute__((constructor)) static void start(void) {
-  if (getenv("PROBE_GO") == NULL) return;
-  unsetenv("LD_PRELOAD");
 }
 
 /* The daemon's first thread of its own: from then on there is one of ours beside it. */
@@ -89,6 +87,14 @@ def sandboxed(*args, **options):
     return daemon
 
 
+@contextlib.contextmanager
+def running(daemon):
+    try:
+        yield daemon.start()
+    finally:
+        daemon.stop()
+
+
 def disk_of(daemon, **options):
     return {"driver": "file", "node-name": "disk", "filename": daemon.file("disk.img"), **options}
 
@@ -102,7 +108,7 @@ def threads_of(process):
 def test_every_thread_is_confined():
     daemon = sandboxed(*THREADED)
     daemon.args += ["--blockdev", json.dumps(disk_of(daemon, aio="threads"))]
-    with daemon:
+    with running(daemon):
         states = list(threads_of(daemon.process))
         assert len(states) >= 3
         for state in states:
@@ -116,7 +122,7 @@ def test_another_user_has_no_capabilities():
     daemon = sandboxed("--user", "nobody", *THREADED)
     os.chmod(daemon.path, 0o777)
     daemon.args += ["--blockdev", json.dumps(disk_of(daemon))]
-    with daemon:
+    with running(daemon):
         for state in threads_of(daemon.process):
             assert state["CapEff"] == state["CapPrm"] == "0" * 16
             assert state["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
@@ -129,39 +135,34 @@ def test_an_unknown_user_is_refused():
 
 
 def test_other_directories_are_closed(elsewhere):
-    with sandboxed() as daemon:
-        with pytest.raises(QMPError) as error:
-            daemon.qmp.command("blockdev-add", driver="file", node_name="other",
-                               filename=str(elsewhere / "other.img"))
-        assert str(error.value).endswith(
-            "Permission denied (the sandbox allows the directories that the command line names, "
-            "and those of --allow-path)")
-        # Its own directory is the socket's.
-        daemon.qmp.command("blockdev-add", **{k.replace("-", "_"): v
-                                              for k, v in disk_of(daemon).items()})
+    with running(sandboxed()) as daemon:
+        error = daemon.qmp.error("blockdev-add", driver="file", node_name="other",
+                                 filename=str(elsewhere / "other.img"))
+        assert error == (
+            f"Could not open '{elsewhere}/other.img': Permission denied (the sandbox allows the "
+            "directories that the command line names, and those of --allow-path)")
+        daemon.qmp.cmd("blockdev-add", disk_of(daemon))  # its own directory is the socket's
 
 
 def test_a_path_can_be_allowed(elsewhere):
-    with sandboxed("--allow-path", str(elsewhere)) as daemon:
-        daemon.qmp.command("blockdev-add", driver="file", node_name="other",
+    with running(sandboxed("--allow-path", str(elsewhere))) as daemon:
+        daemon.qmp.cmd("blockdev-add", driver="file", node_name="other",
                            filename=str(elsewhere / "other.img"))
 
 
 def test_a_descriptor_needs_no_path(elsewhere):
-    with sandboxed() as daemon:
-        with open(elsewhere / "other.img", "r+b") as image:
-            daemon.qmp.send_fd(image.fileno())
-            added = daemon.qmp.command("add-fd")
-        daemon.qmp.command("blockdev-add", driver="file", node_name="other", read_only=True,
-                           filename=f"/dev/fdset/{added['fdset-id']}")
+    with open(elsewhere / "other.img", "r+b") as image:
+        with running(sandboxed(pass_fds=(image.fileno(),))) as daemon:
+            daemon.qmp.cmd("blockdev-add", driver="file", node_name="other",
+                           filename=f"/dev/fdset/{image.fileno()}")
 
 
 def test_links_lead_where_they_lead(elsewhere):
     daemon = sandboxed()
     os.symlink(elsewhere / "other.img", daemon.file("link.img"))
     daemon.args += ["--blockdev", json.dumps(disk_of(daemon, filename=daemon.file("link.img")))]
-    with daemon:
-        assert daemon.qmp.command("query-named-block-nodes")
+    with running(daemon):
+        assert daemon.qmp.cmd("query-named-block-nodes")
 
 
 @pytest.mark.parametrize("aio", ["threads", "native", "io_uring"])
@@ -172,7 +173,7 @@ def test_a_disk_is_served(aio):
         "--blockdev", json.dumps(disk_of(daemon, aio=aio, **options)),
         "--nbd-server", f"addr.type=unix,addr.path={daemon.nbd_path}",
         "--export", "nbd,id=e,node-name=disk,writable=on,iothread=t0"]
-    with daemon:
+    with running(daemon):
         uri = f"nbd+unix:///disk?socket={daemon.nbd_path}"
         for command in (["-c", "write -P 7 0 64k"], ["-c", "read -P 7 0 64k"]):
             done = subprocess.run(["qemu-io", "-f", "raw", *command, uri], capture_output=True,
@@ -184,15 +185,12 @@ def test_a_disk_is_served(aio):
 def test_in_the_background(tmp_path):
     pid_file = tmp_path / "pid"
     socket = tmp_path / "qmp.sock"
-    from support.program import daemon_program
     subprocess.run([daemon_program(), "--sandbox", "on", "--daemonize", "--pidfile", str(pid_file),
                     "--chardev", f"socket,id=c,path={socket},server=on,wait=off",
                     "--monitor", "c"], check=True, timeout=60)
     pid = int(pid_file.read_text())
     assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
-    from support.qmp import QMP
-    qmp = QMP(str(socket))
-    qmp.command("quit")
+    QMP.connect(str(socket)).cmd("quit")
 
 
 def test_a_configuration_may_ask_for_it(elsewhere):
@@ -202,9 +200,9 @@ def test_a_configuration_may_ask_for_it(elsewhere):
     config.write_text(json.dumps({"sandbox": True, "allow-path": [str(elsewhere)],
                                   "blockdev": [disk_of(daemon)]}))
     daemon.args += ["--config", str(config)]
-    with daemon:
+    with running(daemon):
         assert all(state["Seccomp"] == "2" for state in threads_of(daemon.process))
-        daemon.qmp.command("blockdev-add", driver="file", node_name="other",
+        daemon.qmp.cmd("blockdev-add", driver="file", node_name="other",
                            filename=str(elsewhere / "other.img"))
 
 
@@ -220,14 +218,14 @@ def test_nothing_can_be_done_from_inside(tmp_path, elsewhere):
     source = tmp_path / "probe.c"
     source.write_text(PROBE)
     library = tmp_path / "probe.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-lpthread"], check=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-lpthread"], check=True)
     reader, writer = os.pipe()
     daemon = sandboxed(*THREADED, pass_fds=(writer,), env={
         "LD_PRELOAD": str(library), "PROBE_FD": str(writer), "PROBE_GO": "",
         "PROBE_OUTSIDE": str(elsewhere / "other.img"), "PROBE_NEW": str(elsewhere / "new")})
     daemon.env["PROBE_GO"] = daemon.file("go")
     daemon.env["PROBE_INSIDE"] = daemon.file("disk.img")
-    with daemon:
+    with running(daemon):
         os.close(writer)
         Path(daemon.file("go")).touch()
         with os.fdopen(reader) as answers:

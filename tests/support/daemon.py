@@ -73,6 +73,8 @@ class Daemon:
 
     def command(self):
         command = self.wrapper + [daemon_program()] + self.args
+        if os.environ.get("STRATA_SANDBOX"):  # any test, confined
+            command[len(self.wrapper) + 1:len(self.wrapper) + 1] = ["--sandbox", "on"]
         if self.monitor:
             command += ["--chardev",
                         f"socket,id=test-qmp,path={self.qmp_path},server=on,wait=off",
