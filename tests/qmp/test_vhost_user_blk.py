@@ -347,7 +347,8 @@ def test_migration_log_is_signalled(disk):
         assert front_end.acknowledged(vu.SET_LOG_FD, fds=[event])
         ring.read(0, 512)
         assert not select.select([event], [], [], 0)[0]
-        front_end.send(vu.SET_FEATURES, struct.pack("<Q", front_end.features | 1 << vu.F_LOG_ALL))
+        logging = struct.pack("<Q", front_end.features | 1 << vu.F_LOG_ALL)
+        assert front_end.acknowledged(vu.SET_FEATURES, logging)
         ring.read(0, 512)
         assert select.select([event], [], [], vu.TIME_LIMIT)[0]
         os.close(log)

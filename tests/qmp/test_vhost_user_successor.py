@@ -95,6 +95,7 @@ def test_what_comes_in_between_is_served_by_the_successor(run, features):
         ring.write(0, pattern(512, 1))
         service.end()
         assert service.manager.names() == [LISTENER, SESSION]
+        ring.forget_calls()
         at = ring.buffers
         ring.memory[at:at + 16] = vu.block_header(vu.T_IN)
         ring.add([(at, 16, False), (at + 0x1000, 512, True), (at + 32, 1, True)], 1)

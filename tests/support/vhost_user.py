@@ -289,6 +289,11 @@ class Vring:
             if select.select([self.call_fd], [], [], 1)[0]:
                 os.eventfd_read(self.call_fd)
 
+    def forget_calls(self):
+        """Those of requests that were found done before their call was heard."""
+        if select.select([self.call_fd], [], [], 0)[0]:
+            os.eventfd_read(self.call_fd)
+
     def is_broken(self):
         """Waits for the signal that the ring is broken."""
         return bool(select.select([self.err_fd], [], [], TIME_LIMIT)[0])
