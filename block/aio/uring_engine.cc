@@ -66,6 +66,7 @@ UringEngine::UringEngine(AioContext& context)
   usable_ = true;
   io_uring_cq_eventfd_toggle(&ring_, false);
   io_uring_register_ring_fd(&ring_);
+  limit_workers(0);
   if (io_uring_register_files_sparse(&ring_, kRegisteredFiles) == 0) {
     registered_.resize(kRegisteredFiles);
     files_ = std::make_shared<UringFiles>(context);
@@ -222,7 +223,17 @@ bool UringEngine::hold_file(HostDisk& disk) noexcept {
   }
   registered_[fd] = &disk;
   disk.held_by(files_);
+  limit_workers(+1);
   return true;
+}
+
+// What cannot be done at once the kernel gives to threads of its own. Those that make a file grow
+// wait for its inode one for the other, and burn the processors with it: two keep one disk busy,
+// and each further disk has one more, so that none waits for another's flush.
+void UringEngine::limit_workers(int disks) noexcept {
+  disks_ += disks;
+  unsigned most[2] = {static_cast<unsigned>(std::max(disks_ + 1, 2)), 0};  // bounded, unbounded
+  io_uring_register_iowq_max_workers(&ring_, most);
 }
 
 // A request that is prepared but not submitted yet names its slot, so a slot in use is never empty.
@@ -232,7 +243,9 @@ void UringEngine::follow_file_changes() noexcept {
   for (auto [fd, drop] : files_->changes_) {
     int file = drop ? -1 : fd;
     io_uring_register_files_update(&ring_, static_cast<unsigned>(fd), &file, 1);
-    if (drop) registered_[static_cast<size_t>(fd)] = nullptr;
+    if (!drop) continue;
+    registered_[static_cast<size_t>(fd)] = nullptr;
+    limit_workers(-1);
   }
   files_->changes_.clear();
 }

@@ -65,6 +65,7 @@ class UringEngine final : public PollSource {
   bool kernel_has_work() const noexcept;
   bool hold_file(HostDisk& disk) noexcept;
   void follow_file_changes() noexcept;
+  void limit_workers(int disks) noexcept;
 
   AioContext& context_;
   std::thread::id thread_;
@@ -76,6 +77,7 @@ class UringEngine final : public PollSource {
   VectorPool vectors_;
   // By descriptor: the disk to which the ring's registered file of the same number belongs.
   std::vector<HostDisk*> registered_;
+  int disks_ = 0;  // among them
   bool may_register_ = false;
   std::shared_ptr<UringFiles> files_;
 };
