@@ -239,9 +239,9 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
 
   Task<void> open_named_backing(OpenContext& context) {
     if (!options_.backing) {
-      co_await open_recorded_backing(context,
-                                     {image_->backing_name(), image_->extensions().backing_format,
-                                      start_of_names(node())});
+      co_await open_recorded_backing(
+          context,
+          {image_->backing_name(), image_->extensions().backing_format, start_of_names(node())});
       co_return;
     }
     qapi::BlockdevRef reference;
