@@ -470,7 +470,8 @@ def test_in_flight_area_of_bad_size(served, queues, size):
         assert not front_end.acknowledged(vu.SET_INFLIGHT_FD, area, [front_end.memory_fd])
 
 
-@pytest.mark.parametrize("mapped, offset", [(16, 0), (0, 0), (1 << 40, 0), (4096, TOP)])
+@pytest.mark.parametrize("mapped, offset", [(16, 0), (0, 0), (1 << 40, 0), (4096, TOP),
+                                            (4096, 4)])
 def test_in_flight_area_that_does_not_fit(served, mapped, offset):
     with connect(served) as front_end:
         front_end.negotiate()
