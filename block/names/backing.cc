@@ -114,13 +114,9 @@ void add_to_trail(Node& node, const RecordedName& backing) {
 
 }  // namespace
 
-std::string start_of_names(const Node& file) {
-  const Node* node = &file;
-  while (node->descriptor().is_filter) {
-    Edge* filtered = node->child_in_role(ChildRole::filtered);
-    if (filtered == nullptr || !filtered->node_ptr()) break;
-    node = &filtered->node();
-  }
+std::string start_of_names(const Node& image) {
+  const Node* node = &image;
+  while (const Edge* child = node->child_in_role(ChildRole::primary)) node = &child->node();
   return node->file_name().exact;
 }
 

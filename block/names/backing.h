@@ -26,9 +26,9 @@ struct RecordedName {
   std::string image;                  // whose directory a relative name starts from
 };
 
-// The name of the file that an image lies in, below filters: relative names in the image start from
-// its directory.
-std::string start_of_names(const Node& file);
+// The name of the file in which an image begins, whatever lies between: relative names in the image
+// start from its directory.
+std::string start_of_names(const Node& image);
 
 // Throws Error for options, made of a name that an image contains, that lead further than such
 // names may; takes away what such names do not decide.

@@ -150,9 +150,13 @@ Task<void> Image::create_encryption(const qapi::QCryptoBlockCreateOptions& optio
   check(co_await file_.flush(), kFailed);
 }
 
-Task<void> Image::amend_encryption(const qapi::QCryptoBlockAmendOptionsLUKS& options, bool force) {
+void Image::check_encryption_amendable() const {
   if (!encryption_) throw Error("Can't amend encryption options - encryption not present");
   if (encryption_.luks() == nullptr) throw Error("Only LUKS encryption options can be amended");
+}
+
+Task<void> Image::amend_encryption(const qapi::QCryptoBlockAmendOptionsLUKS& options, bool force) {
+  check_encryption_amendable();
   co_await encryption_.luks()->amend(node_.layer(), options, encryption_.key_secret(), kPrefix,
                                      force);
 }

@@ -145,6 +145,7 @@ class Image {
   // Of an image without data yet, whose guest data is encrypted from then on. Throws.
   Task<void> create_encryption(const qapi::QCryptoBlockCreateOptions& options);
   // Throws.
+  void check_encryption_amendable() const;
   Task<void> amend_encryption(const qapi::QCryptoBlockAmendOptionsLUKS& options, bool force);
   // Maps all of [from, to) to clusters of its own, which read as they did.
   Task<Status> preallocate(uint64_t from, uint64_t to);

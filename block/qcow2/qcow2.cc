@@ -201,7 +201,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     if (options_.data_file) return *options_.data_file;
     const std::optional<std::string>& name = image_->extensions().data_file;
     if (!name) throw Error("'data-file' is required for this image");
-    std::string image = start_of_names(file_->node());
+    std::string image = start_of_names(node());
     size_t slash = image.rfind('/');
     std::string directory = slash != image.npos ? image.substr(0, slash + 1) : "";
     // The name is that of a file and nothing else, whatever it looks like.
@@ -239,9 +239,9 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
 
   Task<void> open_named_backing(OpenContext& context) {
     if (!options_.backing) {
-      co_await open_recorded_backing(context,
-                                     {image_->backing_name(), image_->extensions().backing_format,
-                                      start_of_names(file_->node())});
+      co_await open_recorded_backing(
+          context,
+          {image_->backing_name(), image_->extensions().backing_format, start_of_names(node())});
       co_return;
     }
     qapi::BlockdevRef reference;

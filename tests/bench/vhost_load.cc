@@ -42,6 +42,7 @@ using vhost_user::Request;
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kUserBase = 0x7f0000000000;
+constexpr int kConnectTries = 500;
 constexpr size_t kMostLatencies = 8 << 20;
 
 [[noreturn]] void fail(const std::string& text) {
@@ -95,8 +96,14 @@ class Connection {
     sockaddr_un address{.sun_family = AF_UNIX};
     if (path.size() >= sizeof address.sun_path) fail("the path of the socket is too long");
     std::memcpy(address.sun_path, path.data(), path.size());
-    if (::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
-      fail("cannot connect to " + path + " (errno " + std::to_string(errno) + ")");
+    // A socket has its name a moment before somebody listens.
+    int left = kConnectTries;
+    while (::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+      if (errno == ECONNREFUSED && --left != 0)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      else
+        fail("cannot connect to " + path + " (errno " + std::to_string(errno) + ")");
+    }
   }
   ~Connection() { ::close(fd_); }
   Connection(const Connection&) = delete;

@@ -1,5 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Front ends and guests that mean harm: each ends with itself, and the daemon serves on."""
+"""Front ends and guests that mean harm: each ends with itself, and the daemon serves on.
+
+What others have suffered, and where it is tried here (rings also in tests/unit/virtio, and all
+of it by the fuzzers split-ring, packed-ring and vhost-user):
+
+  a head twice while it is in flight (CVE-2026-45782)   test_heads_twice_*, test_same_head_*
+  circular chains, indirect in indirect (SPDK 19.01)    test_chain_*, test_circle_*, test_packed_*
+  malformed requests (SPDK 19.07)                       test_empty_*, test_header_*, test_status_*
+  buffers across and outside regions (CVE-2018-1059)    test_buffer_*
+  in-flight areas of bad size (CVE-2021-3839)           test_in_flight_*
+  more descriptors than a message has (CVE-2022-0669)   test_eight_*, test_message_*
+  more requests than the ring has (CVE-2016-5403)       test_index_*
+  rings changed while they run (CVE-2026-5747)          test_ring_changed_*
+  regions added and removed (QEMU)                      test_a_thousand_*, test_memory_region_*
+  events that are none (QEMU)                           test_descriptors_*
+  ranges of discard and write zeroes (Cloud Hypervisor) test_ranges_*
+  memory that is cut off (SIGBUS)                       test_memory_cut_*, test_buffers_cut_*
+  stalls                                                test_stall_*, test_call_*, test_kick_*
+"""
 
 import fcntl
 import os
@@ -297,6 +315,20 @@ def test_message_that_makes_no_sense(served, message, fds):
         assert front_end.is_closed()
 
 
+@pytest.mark.parametrize("number", range(1, 46))
+def test_eight_descriptors_with_every_message(served, number):
+    """Whether they are refused or closed, none of them stays."""
+    with connect(served) as front_end:
+        front_end.negotiate()
+        try:
+            front_end.send(number, bytes(8), [front_end.memory_fd] * 8, need_reply=True)
+            front_end.send(number, fds=[front_end.memory_fd] * 8)
+        except vu.Closed:
+            pass
+        front_end.socket.shutdown(socket.SHUT_WR)
+        assert front_end.is_closed()
+
+
 INDEXED = [vu.SET_VRING_NUM, vu.SET_VRING_BASE, vu.SET_VRING_ENABLE]
 
 
@@ -438,7 +470,8 @@ def test_in_flight_area_of_bad_size(served, queues, size):
         assert not front_end.acknowledged(vu.SET_INFLIGHT_FD, area, [front_end.memory_fd])
 
 
-@pytest.mark.parametrize("mapped, offset", [(16, 0), (0, 0), (1 << 40, 0), (4096, TOP)])
+@pytest.mark.parametrize("mapped, offset", [(16, 0), (0, 0), (1 << 40, 0), (4096, TOP),
+                                            (4096, 4)])
 def test_in_flight_area_that_does_not_fit(served, mapped, offset):
     with connect(served) as front_end:
         front_end.negotiate()

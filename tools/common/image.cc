@@ -39,18 +39,13 @@ class Opener {
   Task<NodePtr> open() {
     bool guessed = !options_.contains("driver");
     if (guessed) {
-      if (!file_) co_await open_file();
-      std::string_view format = co_await guess_format(tool_.loop(), tool_.layer(), file_);
+      std::string_view format = co_await add_guessed_format(options_, file_);
       bool writes = flags_.writable || flags_.will_write;
       if (format == "raw" && writes && flags_.warn_of_guess) warn_of_guess();
-      options_["driver"] = std::string(format);
     }
-    if (lacks_encryption_format(options_)) {
-      if (!file_) co_await open_file();
-      co_await name_encryption(tool_.loop(), tool_.layer(), file_, options_);
-    }
+    co_await add_encryption_format(options_, file_);
     apply_flags(options_, true);
-    if (has_partial_backing()) co_await complete_backing();
+    co_await complete_backing();
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
     if (flags_.no_backing) leave_out_backing(typed);
     co_return co_await open_node(tool_.loop(), tool_.layer(), std::move(typed),
@@ -60,36 +55,56 @@ class Opener {
   }
 
  private:
-  // Opens the protocol node, looks at its first bytes, and refers to it from then on: what is
+  Task<std::string_view> add_guessed_format(object& options, NodePtr& file) {
+    co_await open_file(options, file);
+    std::string_view format = co_await guess_format(tool_.loop(), tool_.layer(), file);
+    options["driver"] = std::string(format);
+    co_return format;
+  }
+
+  Task<void> add_encryption_format(object& options, NodePtr& file) {
+    if (!lacks_encryption_format(options)) co_return;
+    if (!file) co_await open_file(options, file);
+    co_await name_encryption(tool_.loop(), tool_.layer(), file, options);
+  }
+
+  // Opens the protocol node, so that it can be looked at, and refers to it from then on: what is
   // judged is what is used.
-  Task<void> open_file() {
-    const object* file_options = options_["file"].if_object();
-    if (file_options == nullptr) {
-      if (!options_["file"].is_string()) throw Error("Must specify either driver or file");
-      file_ = tool_.layer().lookup_node(member_string(options_, "file"));
-    } else {
+  Task<void> open_file(object& options, NodePtr& file) {
+    if (const object* file_options = options["file"].if_object()) {
       object below = *file_options;
       for (const char* inherited : {"read-only", "cache", "force-share"})
-        if (options_.contains(inherited) && !below.contains(inherited))
-          below[inherited] = options_[inherited];
+        if (options.contains(inherited) && !below.contains(inherited))
+          below[inherited] = options[inherited];
       apply_flags(below, false);
-      file_ = co_await open_options(std::move(below));
+      file = co_await open_options(std::move(below));
+    } else {
+      if (!options["file"].is_string()) throw Error("Must specify either driver or file");
+      file = tool_.layer().lookup_node(member_string(options, "file"));
     }
-    options_["file"] = file_->name();
+    options["file"] = file->name();
   }
 
   // "backing.driver=qcow2" changes how the backing file is opened, "backing.file.filename=a" where
   // it is; the image knows the rest.
-  bool has_partial_backing() const {
-    const boost::json::value* backing = options_.if_contains("backing");
-    const object* members = backing != nullptr ? backing->if_object() : nullptr;
-    if (members == nullptr || flags_.no_backing) return false;
-    const DriverDescriptor* driver = find_driver(tool_.layer(), member_string(*members, "driver"));
-    if (driver == nullptr) return !members->contains("driver");
-    return driver->is_format && !members->contains("file");
+  bool is_partial(const object& backing) const {
+    const DriverDescriptor* driver = find_driver(tool_.layer(), member_string(backing, "driver"));
+    if (driver == nullptr) return !backing.contains("driver");
+    return driver->is_format && !backing.contains("file");
   }
 
   Task<void> complete_backing() {
+    const boost::json::value* given = options_.if_contains("backing");
+    if (given == nullptr || !given->is_object() || flags_.no_backing) co_return;
+    object backing = given->get_object();
+    if (is_partial(backing)) co_await complete_from_image(backing);
+    set_default(backing, "read-only", "on");
+    if (!backing.contains("driver")) co_await add_guessed_format(backing, backing_file_);
+    co_await add_encryption_format(backing, backing_file_);
+    options_["backing"] = std::move(backing);
+  }
+
+  Task<void> complete_from_image(object& backing) {
     object alone = options_;
     alone.erase("backing");
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(alone));
@@ -97,22 +112,15 @@ class Opener {
     NodePtr image =
         co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), {.metadata_only = true});
     std::optional<Driver::BackingName> recorded = image->driver().backing_name();
-    std::string file = image->file_name().exact;
+    std::string file = start_of_names(*image);
     co_await tool_.layer().release(tool_.loop(), std::move(image));
     ImageName name;
-    name.options = options_.at("backing").get_object();
+    name.options = std::move(backing);
     if (recorded && !recorded->format.empty()) name.format = recorded->format;
     if (recorded && !name.options.contains("file"))
       name.filename = absolute_name(recorded->name, file);
-    object backing = resolve_image_name(tool_.layer(), name);
+    backing = resolve_image_name(tool_.layer(), name);
     if (name.filename) confine_recorded_name(recorded->name, backing);
-    if (!backing.contains("driver")) {
-      backing_file_ = co_await open_options(backing.at("file").get_object());
-      backing["driver"] =
-          std::string(co_await guess_format(tool_.loop(), tool_.layer(), backing_file_));
-      backing["file"] = backing_file_->name();
-    }
-    options_["backing"] = std::move(backing);
   }
 
   void warn_of_guess() const {

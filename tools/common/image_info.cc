@@ -10,6 +10,7 @@
 #include "block/base/error.h"
 #include "block/graph/node.h"
 #include "block/graph/query.h"
+#include "block/names/backing.h"
 #include "block/names/filename.h"
 #include "qapi/runtime/json_writer.h"
 #include "qapi/visit_block_info.h"
@@ -139,7 +140,7 @@ qapi::BlockGraphInfo describe_node_tree(const Node& node, bool with_limits) {
   static_cast<qapi::BlockNodeInfo&>(info) = describe_image(node);
   if (info.backing_filename && !info.full_backing_filename) {
     try {
-      info.full_backing_filename = absolute_name(*info.backing_filename, info.filename);
+      info.full_backing_filename = absolute_name(*info.backing_filename, start_of_names(node));
     } catch (const Error&) {
       // Nothing tells where a relative name starts.
     }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/qcow2/amend.h"
 
+#include "block/crypto/amend.h"
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
+#include "tools/img/encryption.h"
 #include "tools/img/progress.h"
 
 namespace strata::tools {
@@ -20,6 +22,8 @@ constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
                             {"options", required_argument, nullptr, 'o'},
                             {"force", no_argument, nullptr, kForce},
                             {nullptr, 0, nullptr, 0}};
+
+constexpr char kEncrypt[] = "encrypt.";
 
 struct Request {
   std::optional<std::string> format;
@@ -132,15 +136,27 @@ qcow2::Amendment amendment_of(CreateValues& values) {
 
 bool has_encryption(const CreateValues& values) {
   for (const auto& [name, value] : values)
-    if (name.starts_with("encrypt.")) return true;
+    if (name.starts_with(kEncrypt)) return true;
   return false;
 }
 
-Task<void> amend_qcow2(Backend& image, CreateValues values, const Request& request) {
+Task<void> amend_keys(MainLoop& loop, Backend& image, CreateValues& values, const char* prefix,
+                      bool force) {
+  auto options = take_amend_options(values, prefix);
+  // Nobody reads a header that is half written.
+  image.set_permissions(loop,
+                        {{Permission::consistent_read, Permission::write, Permission::resize}, {}});
+  co_await crypto::amend_encryption(loop, image.node(), options, force);
+}
+
+Task<void> amend_qcow2(MainLoop& loop, Backend& image, CreateValues values,
+                       const Request& request) {
   qcow2::Amendment amendment = amendment_of(values);
   qcow2::Image& format = *qcow2::image_of(image.node());
-  if (has_encryption(values) && format.header().crypt_method == 0)
-    throw Error("Can't amend encryption options - encryption not present");
+  if (has_encryption(values)) {
+    format.check_encryption_amendable();
+    co_await amend_keys(loop, image, values, kEncrypt, request.force);
+  }
   Progress progress(request.progress, request.quiet, 0);
   auto report = [&](uint64_t done, uint64_t total) { progress.set(done, total); };
   co_await qcow2::amend(format, amendment, report);
@@ -163,9 +179,11 @@ Task<int> run_amend(Images& images, Words& words) {
   std::string format(image->node().format_name());
   if (is_help_option(request.options)) co_return print_amend_help(images.tool().layer(), format);
   CreateValues values = parse_values(format, request.options);
-  if (qcow2::image_of(image->node()) == nullptr)
-    throw Error("Format driver '{}' does not support option amendment", format);
-  co_await amend_qcow2(*image, std::move(values), request);
+  MainLoop& loop = images.tool().loop();
+  if (qcow2::image_of(image->node()) != nullptr)
+    co_await amend_qcow2(loop, *image, std::move(values), request);
+  else
+    co_await amend_keys(loop, *image, values, "", request.force);
   co_return 0;
 }
 

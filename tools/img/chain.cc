@@ -5,6 +5,7 @@
 
 #include "block/base/error.h"
 #include "block/graph/open.h"
+#include "block/names/backing.h"
 #include "block/names/filename.h"
 #include "qapi/visit_blockdev.h"
 
@@ -38,7 +39,7 @@ bool is_called(const Node& overlay, const Node& image, const std::string& name) 
   std::string file = image.file_name().exact;
   if (file.empty()) return false;
   try {
-    std::string full = absolute_name(name, overlay.file_name().exact);
+    std::string full = absolute_name(name, start_of_names(overlay));
     return real_path(full) == real_path(file);
   } catch (const Error&) {
     return false;

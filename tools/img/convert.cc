@@ -7,6 +7,7 @@
 #include "tools/img/bitmaps.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
+#include "tools/img/snapshot_choice.h"
 
 namespace strata::tools {
 namespace {
@@ -32,7 +33,7 @@ struct Request {
   std::optional<std::string> backing;
   std::optional<std::string> backing_format;
   std::string options;
-  std::optional<std::string> snapshot;
+  std::optional<SnapshotChoice> snapshot;
   std::optional<int> compression_level;
   std::string target_cache = "unsafe";
   OpenFlags source_flags;
@@ -88,7 +89,7 @@ void take_format_option(int option, const Words& words, Request& request) {
       append_option_list(request.options, words.value());
       break;
     case 'l':
-      request.snapshot = words.value();
+      request.snapshot = parse_snapshot_choice(words.value());
       break;
     case 't':
       request.target_cache = words.value();
@@ -250,33 +251,6 @@ Task<void> create_target(Tool& tool, const Request& request, const std::string& 
   if (failed) throw *failed;
 }
 
-// "ID_OR_NAME", or "snapshot.id=ID,snapshot.name=NAME" with one or both of them.
-size_t find_snapshot(const qcow2::Image& image, const std::string& wanted) {
-  if (!wanted.starts_with("snapshot.")) {
-    if (std::optional<size_t> index = image.find_snapshot(wanted)) return *index;
-    throw Error("Failed to load snapshot: Can't find snapshot");
-  }
-  std::optional<std::string> id;
-  std::optional<std::string> name;
-  boost::json::object options = parse_image_options(wanted);
-  for (const auto& [key, value] : options.at("snapshot").as_object()) {
-    std::string text(value.get_string());
-    if (key == "id") {
-      id = text;
-    } else if (key == "name") {
-      name = text;
-    } else {
-      log_error("Invalid parameter 'snapshot.{}'", std::string_view(key));
-      throw Error("Failed in parsing snapshot param '{}'", wanted);
-    }
-  }
-  for (size_t i = 0; i < image.snapshots().size(); ++i) {
-    const qcow2::Snapshot& snapshot = image.snapshots()[i];
-    if ((!id || snapshot.id == *id) && (!name || snapshot.name == *name)) return i;
-  }
-  throw Error("Failed to load snapshot: Can't find snapshot");
-}
-
 class Conversion {
  public:
   Conversion(Images& images, Request request, std::vector<std::string> names)
@@ -321,8 +295,8 @@ class Conversion {
     for (const Backend* source : sources_) size_ += source->length();
   }
 
-  Task<void> view_snapshot(const std::string& wanted) {
-    if (sources_.size() > 1 && !wanted.starts_with("snapshot."))
+  Task<void> view_snapshot(const SnapshotChoice& wanted) {
+    if (sources_.size() > 1 && wanted.any)
       throw Error("No support for concatenating multiple snapshot");
     co_await show_snapshot(sources_[0]->node(), wanted);
   }
@@ -370,17 +344,6 @@ class Conversion {
 };
 
 }  // namespace
-
-Task<void> show_snapshot(Node& node, const std::string& wanted) {
-  qcow2::Image* image = qcow2::image_of(node);
-  if (image == nullptr)
-    throw Error(
-        "Failed to load snapshot: Block format '{}' used by device '' does not support "
-        "temporarily loading internal snapshots",
-        node.format_name());
-  co_await image->show_snapshot(find_snapshot(*image, wanted));
-  co_await node.refresh_length();
-}
 
 Task<int> run_convert(Images& images, Words& words) {
   Request request = parse(words);

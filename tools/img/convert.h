@@ -27,10 +27,6 @@ struct CopyOptions {
   uint64_t bytes_per_second = 0;    // 0: no limit
 };
 
-// Lets the node, which is read-only, show what it held at an internal snapshot: "ID_OR_NAME", or
-// "snapshot.id=ID,snapshot.name=NAME". Throws Error.
-Task<void> show_snapshot(Node& node, const std::string& wanted);
-
 // Copies the sources, one behind the other, over the beginning of the target.
 class ImageCopy {
  public:

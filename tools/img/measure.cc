@@ -7,8 +7,9 @@
 #include "block/qcow2/qcow2.h"
 #include "qapi/runtime/json_writer.h"
 #include "tools/img/command.h"
-#include "tools/img/convert.h"
 #include "tools/img/create_options.h"
+#include "tools/img/encryption.h"
+#include "tools/img/snapshot_choice.h"
 
 namespace strata::tools {
 namespace {
@@ -25,7 +26,7 @@ struct Request {
   std::optional<std::string> format;
   std::string output_format = "raw";
   std::string options;
-  std::optional<std::string> snapshot;
+  std::optional<SnapshotChoice> snapshot;
   std::optional<int64_t> size;
   bool image_options = false;
   OutputFormat output = OutputFormat::human;
@@ -44,7 +45,7 @@ Request parse(Words& words) {
         request.format = words.value();
         break;
       case 'l':
-        request.snapshot = words.value();
+        request.snapshot = parse_snapshot_choice(words.value());
         break;
       case 'o':
         append_option_list(request.options, words.value());
@@ -128,16 +129,22 @@ qcow2::Geometry geometry_of(const CreateValues& values) {
   return header.geometry();
 }
 
-Task<Measure> measure_qcow2(const CreateValues& values, uint64_t size, Backend* image) {
+Task<Measure> measure_qcow2(const BlockLayer& layer, const CreateValues& values, uint64_t size,
+                            Backend* image) {
   qcow2::Geometry geometry = geometry_of(values);
   size = align_up(size, geometry.cluster_size());
   Measure measure;
   measure.fully_allocated = qcow2::full_file_size(geometry, size);
+  auto encryption = values.find("encrypt.format");
+  if (encryption != values.end() && encryption->second == "luks")
+    measure.fully_allocated += geometry.round_up(luks_header_bytes(layer, values, "encrypt."));
   auto preallocation = values.find("preallocation");
   uint64_t data = 0;
   if (preallocation != values.end() &&
       (preallocation->second == "full" || preallocation->second == "falloc"))
     data = size;
+  else if (image != nullptr && values.contains("backing_file"))
+    data = size;  // how much of it is in the backing file nobody knows
   else if (image != nullptr)
     data = co_await data_bytes(*image, geometry.cluster_size());
   measure.required = measure.fully_allocated - size + data;
@@ -190,7 +197,8 @@ Task<int> run_measure(Images& images, Words& words) {
     if (request.snapshot) co_await show_snapshot(image->node(), *request.snapshot);
     size = image->length();
   }
-  auto known = create_options(images.tool().layer(), request.output_format, nullptr);
+  const std::string any_file = "file";
+  auto known = create_options(images.tool().layer(), request.output_format, &any_file);
   CreateValues values;
   try {
     parse_create_options(known, request.options, values);
@@ -198,9 +206,14 @@ Task<int> run_measure(Images& images, Words& words) {
     report(error);
     throw Error("Invalid options for file format '{}'", request.output_format);
   }
-  size = align_up(size, kSectorSize);
+  const BlockLayer& layer = images.tool().layer();
+  if (request.output_format == "luks")
+    size += luks_header_bytes(layer, values, "");
+  else
+    size = align_up(size, kSectorSize);
   Measure measure{size, size, std::nullopt};
-  if (request.output_format == "qcow2") measure = co_await measure_qcow2(values, size, image);
+  if (request.output_format == "qcow2")
+    measure = co_await measure_qcow2(layer, values, size, image);
   print(measure, request.output);
   co_return 0;
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "block/base/aligned_buffer.h"
+#include "block/names/backing.h"
 #include "block/names/filename.h"
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
@@ -224,7 +225,7 @@ Task<void> copy_differences(Images& images, const Request& request, Backend& ima
     OpenFlags flags = request.source_flags;
     std::optional<Error> failed;
     try {
-      source.filename = absolute_name(*request.backing, image.node().file_name().exact);
+      source.filename = absolute_name(*request.backing, start_of_names(image.node()));
       after = &images.adopt(co_await open_backend(images.tool(), std::move(source), flags));
     } catch (Error& error) {
       failed = std::move(error).prepend(

@@ -97,6 +97,8 @@ void Session::take_in_flight_area(const InFlightArea& area, UniqueFd fd) {
     throw Error("{} queues of size {}", area.queues, area.queue_size);
   if (std::ranges::any_of(vrings_, &Vring::running))
     throw Error("the in-flight area changes while rings run");
+  if (area.offset % alignof(virtio::QueueRegionSplit) != 0)
+    throw Error("the in-flight area lies at offset {}, which is not aligned", area.offset);
   // Which layout it has is known when the rings start: at least the smaller one has to fit.
   if (area.size < area.queues * virtio::in_flight_bytes(false, area.queue_size))
     throw Error("{} bytes for {} queues of size {}", area.size, area.queues, area.queue_size);

@@ -15,7 +15,23 @@ pytestmark = pytest.mark.skipif(
     not (compare.available("qemu-img") and compare.available("qemu-io")),
     reason="needs both programs")
 
-SESSIONS = [[line.split(" ") for line in session.split("\n") if not line.startswith("#")]
+SHORT = {
+    "@s": "--object secret,id=s,data=hunter0",
+    "@t": "--object secret,id=t,data=hunter1",
+    "@luks=": "--image-opts driver=luks,file.filename=l,key-secret=",
+    "@json": '"encrypt.key-secret":"t","file.filename":"q"',
+    "@enc=": "encrypt.format=luks,encrypt.key-secret=",
+    "@qcow2=": "--image-opts driver=qcow2,file.filename=q,encrypt.key-secret=",
+}
+
+
+def words(line):
+    for short, long in SHORT.items():
+        line = line.replace(short, long)
+    return line.split(" ")
+
+
+SESSIONS = [[words(line) for line in session.split("\n") if not line.startswith("#")]
             for session in Path(__file__).with_name("img_sessions.txt")
             .read_text(encoding="utf-8").strip().split("\n\n")]
 
