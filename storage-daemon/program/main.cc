@@ -110,6 +110,7 @@ int main_program(int argc, char** argv) {
   }
   name_activated_sockets(start.passed);
   if (start.line.daemonize) start.daemonizer.begin();
+  if (start.line.user) check_user(*start.line.user);
   if (start.line.sandbox.on)
     enter_sandbox(paths_of_options(start.line), start.line.user.has_value());
   UniqueFd signals = take_signals();

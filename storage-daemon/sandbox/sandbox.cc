@@ -50,6 +50,12 @@ void drop_capabilities(bool keep_user_change) {
     throw Error("Cannot drop capabilities");
 }
 
+const passwd* find_user(const std::string& name) {
+  const passwd* user = ::getpwnam(name.c_str());
+  if (user == nullptr) throw Error("User '{}' doesn't exist", name);
+  return user;
+}
+
 }  // namespace
 
 void enter_sandbox(const std::vector<AllowedPath>& paths, bool keep_user_change) {
@@ -63,10 +69,12 @@ void enter_sandbox(const std::vector<AllowedPath>& paths, bool keep_user_change)
   restrict_system_calls();
 }
 
+void check_user(const std::string& name) {
+  find_user(name);
+}
+
 void become_user(const std::string& name) {
-  errno = 0;
-  const passwd* user = ::getpwnam(name.c_str());
-  if (user == nullptr) throw Error("User '{}' doesn't exist", name);
+  const passwd* user = find_user(name);
   // The C library makes all threads do the same.
   if (::initgroups(user->pw_name, user->pw_gid) != 0)
     throw Error::from_errno(errno, "Cannot take the groups of user '{}'", name);

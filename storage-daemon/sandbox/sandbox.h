@@ -18,6 +18,9 @@ namespace strata {
 // inherit it. Throws Error; then the process is not to go on.
 void enter_sandbox(const std::vector<AllowedPath>& paths, bool keep_user_change);
 
+// Throws Error if there is no such user.
+void check_user(const std::string& name);
+
 // Becomes that user, with its groups and without any capability, in all threads. Throws Error.
 void become_user(const std::string& name);
 
