@@ -6,6 +6,7 @@
 #include "block/aio/tls/credentials.h"
 #include "block/base/error.h"
 #include "block/drivers/builtin.h"
+#include "block/export/fuse/export.h"
 #include "block/export/vhost_user/export.h"
 #include "block/graph/open.h"
 #include "storage-daemon/commands/families.h"
@@ -42,6 +43,7 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
        .find_secret = [this](std::string_view id) { return objects_.find_secret(id); }});
   layer_.keep_bitmaps_ahead();
   register_vhost_user_blk(exports_, passed_, service_store_.if_there());
+  register_fuse(exports_);
 }
 
 Daemon::~Daemon() = default;

@@ -12,6 +12,8 @@
 
 namespace strata {
 
+class ExportRegistry;
+
 class Export {
  public:
   Export(std::string id, qapi::BlockExportType type) : id_(std::move(id)), type_(type) {}
@@ -31,6 +33,8 @@ class Export {
  protected:
   // Lets nobody in, sends those inside away, waits until they are gone, and closes the Backend.
   virtual Task<void> shut_down(MainLoop& loop) = 0;
+  // What it served is gone from outside: it is removed as by block-export-del. Main loop only.
+  void end(MainLoop& loop);
 
  private:
   friend class ExportRegistry;
@@ -38,6 +42,8 @@ class Export {
   std::string id_;
   qapi::BlockExportType type_;
   bool shutting_down_ = false;
+  bool ended_ = false;
+  ExportRegistry* registry_ = nullptr;  // once it knows this export
 };
 
 }  // namespace strata

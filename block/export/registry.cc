@@ -82,8 +82,20 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
   backend->allow_context_change(!options.fixed_iothread.value_or(false));
   backend->set_write_cache(!options.writethrough.value_or(false));
   backend->attach(loop, std::move(node), permissions_for(writable));
-  exports_.push_back(co_await type->factory(
-      ExportParts{loop, options, std::move(backend), std::move(contexts), find_iothread_}));
+  take_in(loop, co_await type->factory(ExportParts{loop, options, std::move(backend),
+                                                   std::move(contexts), find_iothread_}));
+}
+
+void ExportRegistry::take_in(MainLoop& loop, std::shared_ptr<Export> made) {
+  made->registry_ = this;
+  exports_.push_back(made);
+  if (made->ended_) begin_shutdown(loop, std::move(made));
+}
+
+void Export::end(MainLoop& loop) {
+  ended_ = true;
+  if (registry_ != nullptr && !shutting_down_)
+    registry_->begin_shutdown(loop, registry_->find(id_));
 }
 
 std::vector<std::string> iothread_names(const qapi::BlockExportOptions& options) {

@@ -65,8 +65,11 @@ class ExportRegistry {
     Factory factory;
   };
 
+  friend class Export;
+
   std::vector<AioContext*> contexts_for(const qapi::BlockExportOptions& options,
                                         const Node& node) const;
+  void take_in(MainLoop& loop, std::shared_ptr<Export> made);
   void begin_shutdown(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> shut_down(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> next_removal();

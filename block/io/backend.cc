@@ -136,6 +136,19 @@ Task<Result<io::ChainStatus>> Backend::block_status(uint64_t offset, uint64_t by
   co_return co_await io::block_status_above(root_->node(), nullptr, true, offset, bytes, want);
 }
 
+std::optional<uint64_t> Backend::allocated_size() noexcept {
+  Gate::Pass pass = gate_.try_enter();
+  return pass ? root_->node().driver().allocated_size() : std::nullopt;
+}
+
+uint64_t Backend::node_writes() noexcept {
+  Gate::Pass pass = gate_.try_enter();
+  if (!pass) return 0;
+  const IoStats& stats = root_->node().io().stats;
+  return stats.totals(IoKind::write).requests + stats.totals(IoKind::zeroes).requests +
+         stats.totals(IoKind::discard).requests;
+}
+
 Task<void> Backend::truncate(uint64_t size, TruncateOptions options) {
   Gate::Pass pass = co_await gate_.enter();
   co_await io::truncate(*root_, size, options);

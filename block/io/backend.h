@@ -33,6 +33,8 @@ class Backend final : public EdgeParent {
   // Takes hold of `node`. Throws Error on a permission conflict.
   void attach(MainLoop& loop, NodePtr node, Permissions permissions);
   void set_permissions(MainLoop& loop, Permissions permissions);
+  // Those it has while the node is active.
+  Permissions permissions() const noexcept { return wanted_; }
   // Waits until no request is inside, then lets go of the node, which is flushed and closed if this
   // was its last user.
   Task<void> close(MainLoop& loop);
@@ -79,6 +81,10 @@ class Backend final : public EdgeParent {
     Gate::Pass pass = gate_.try_enter();
     return !pass || root_->node().driver().knows_zeroes(offset, bytes);
   }
+  // Bytes that the node takes where it is stored. Unknown also while the node is drained.
+  std::optional<uint64_t> allocated_size() noexcept;
+  // Changes when something has been written to the node, through whichever user of it.
+  uint64_t node_writes() noexcept;
   // Throws Error. The resize permission is needed.
   Task<void> truncate(uint64_t size, TruncateOptions options = {});
 

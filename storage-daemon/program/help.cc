@@ -44,6 +44,9 @@ JSON object.
            ,addr.type=unix,addr.path=PATH[,writable=on|off]
            [,iothread=ID][,num-queues=NUMBER][,logical-block-size=BYTES]
                          serve a node to a virtual machine over vhost-user
+  --export [type=]fuse,id=ID,node-name=NODE,mountpoint=FILE[,writable=on|off]
+           [,growable=on|off][,allow-other=on|off|auto][,iothread=ID]
+                         show a node as a file, in place of an existing one
 
   --metrics PATH|HOST:PORT
                          answer HTTP requests with counters in Prometheus's

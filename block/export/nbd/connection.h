@@ -17,7 +17,7 @@
 #include "block/coro/scope.h"
 #include "block/coro/signal.h"
 #include "block/coro/task.h"
-#include "block/export/nbd/buffer_pool.h"
+#include "block/export/buffer_pool.h"
 #include "block/export/nbd/export.h"
 #include "block/export/nbd/reply.h"
 #include "block/export/nbd/request_check.h"

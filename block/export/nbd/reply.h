@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "block/export/nbd/buffer_pool.h"
+#include "block/export/buffer_pool.h"
 #include "block/nbd/reply.h"
 
 namespace strata::nbd_export {

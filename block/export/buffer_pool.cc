@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "block/export/nbd/buffer_pool.h"
+#include "block/export/buffer_pool.h"
 
 #include <bit>
 #include <cassert>
 #include <cstdlib>
 
-namespace strata::nbd_export {
+namespace strata {
 namespace {
 
 constexpr size_t kAlignment = 4096;
@@ -44,4 +44,4 @@ void BufferPool::put(std::byte* data, size_t size) noexcept {
   kept_ += size;
 }
 
-}  // namespace strata::nbd_export
+}  // namespace strata

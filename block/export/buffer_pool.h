@@ -8,10 +8,8 @@
 #include <utility>
 
 namespace strata {
-class AioContext;
-}
 
-namespace strata::nbd_export {
+class AioContext;
 
 // One a context (AioContext::service<BufferPool>()), used in its thread only. Sizes are powers of
 // two from 4 KiB to 32 MiB, aligned to 4 KiB; of what comes back, 16 MiB are kept.
@@ -74,4 +72,4 @@ class BufferPool {
   size_t kept_ = 0;
 };
 
-}  // namespace strata::nbd_export
+}  // namespace strata
