@@ -169,8 +169,8 @@ class Reader {
   }
 
   void null(const json::value& value, const Path& path) const {
-    const bool is_null = form_ == InputForm::keyval ? text(value, path).empty() : value.is_null();
-    if (!is_null) wrong_type(path, "null");
+    if (value.is_null()) return;
+    if (form_ != InputForm::keyval || !text(value, path).empty()) wrong_type(path, "null");
   }
 
   void enumeration(const TypeInfo& type, void* out, const json::value& value, const Path& path) {

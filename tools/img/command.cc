@@ -65,8 +65,9 @@ bool is_help_option(std::string_view options) {
 }
 
 Task<Backend*> Images::open(std::string name, std::optional<std::string> format, bool image_options,
-                            OpenFlags flags) {
+                            OpenFlags flags, boost::json::object more) {
   ImageSource source;
+  source.options = std::move(more);
   std::optional<Error> failed;
   try {
     if (image_options)

@@ -87,8 +87,9 @@ class Images {
   Tool& tool() noexcept { return tool_; }
   // The format is ignored where `image_options` says that `name` is a list of options. Throws Error
   // that names the image.
+  // `more`: options besides the name.
   Task<Backend*> open(std::string name, std::optional<std::string> format, bool image_options,
-                      OpenFlags flags);
+                      OpenFlags flags, boost::json::object more = {});
   // To be closed with the others.
   Backend& adopt(std::unique_ptr<Backend> image);
   Backend& adopt(NodePtr node, Permissions permissions);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/img/convert.h"
 
+#include "block/names/options.h"
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
 #include "tools/common/numbers.h"
@@ -251,6 +252,15 @@ Task<void> create_target(Tool& tool, const Request& request, const std::string& 
   if (failed) throw *failed;
 }
 
+// The target is opened with the keys that it was made with.
+boost::json::object key_secrets(const CreateValues& values) {
+  boost::json::object options;
+  for (const char* name : {"key-secret", "encrypt.key-secret"})
+    if (auto secret = values.find(name); secret != values.end())
+      set_option(options, name, secret->second);
+  return options;
+}
+
 class Conversion {
  public:
   Conversion(Images& images, Request request, std::vector<std::string> names)
@@ -279,9 +289,10 @@ class Conversion {
       check_target(request_, values, sources_.size());
     if (request_.bitmaps) check_bitmap_sources();
     request_.copy.target_has_backing = values.contains("backing_file");
+    boost::json::object keys = key_secrets(values);
     if (!request_.reuse_target)
       co_await create_target(tool_, request_, target_name_, std::move(values));
-    co_await open_target();
+    co_await open_target(std::move(keys));
     co_await copy();
     if (request_.bitmaps) co_await copy_bitmaps(tool_.loop(), sources_[0]->node(), target_->node());
   }
@@ -307,13 +318,14 @@ class Conversion {
     check_bitmaps(sources_[0]->node(), request_.skip_broken);
   }
 
-  Task<void> open_target() {
+  Task<void> open_target(boost::json::object keys) {
     OpenFlags flags{.writable = true, .discard_unmap = true};
     if (!set_cache_mode(flags, request_.target_cache))
       throw Error("Invalid cache option: {}", request_.target_cache);
     std::optional<std::string> format;
     if (!request_.target_image_options) format = request_.output_format;
-    target_ = co_await images_.open(target_name_, format, request_.target_image_options, flags);
+    target_ = co_await images_.open(target_name_, format, request_.target_image_options, flags,
+                                    std::move(keys));
     qcow2::Image* image = qcow2::image_of(target_->node());
     if (request_.copy.compressed && image == nullptr)
       throw Error("Compression not supported for this file format");
