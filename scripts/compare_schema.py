@@ -18,7 +18,10 @@ import sys
 
 # Members of ours beside the reference's, by where they are.
 ADDITIONS = {
+    "block-export-add (arg-type)/nbd": {"nbd-server"},
     "block-export-add (arg-type)/vhost-user-blk": {"iothread-vq-mapping"},
+    "nbd-server-start (arg-type)": {"id", "tls-required"},
+    "nbd-server-stop (arg-type)": {"id"},
 }
 # Where we take an alternate of which the reference's type is one choice.
 WIDENED = {"block-export-add (arg-type).iothread"}

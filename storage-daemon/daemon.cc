@@ -119,7 +119,8 @@ std::shared_ptr<Authorization> find_authorization(const ObjectRegistry& objects,
 
 Task<void> Daemon::start_nbd_server(MainLoop& loop, SocketAddress address,
                                     qapi::NbdServerOptionsBase options) {
-  if (nbd_.is_running()) throw Error("NBD server already running");
+  std::string id = options.id.value_or("");
+  nbd_.check_startable(id, options.id.has_value());
   nbd_export::TlsPolicy tls;
   if (options.tls_creds) tls.credentials = find_server_credentials(objects_, *options.tls_creds);
   if (options.tls_authz) {
@@ -127,10 +128,13 @@ Task<void> Daemon::start_nbd_server(MainLoop& loop, SocketAddress address,
       throw Error("TLS authorization '{}' needs TLS credentials", *options.tls_authz);
     tls.authorization = find_authorization(objects_, *options.tls_authz);
   }
+  if (options.tls_required && !tls.credentials)
+    throw Error("Parameter 'tls-required' needs 'tls-creds'");
+  tls.required = options.tls_required.value_or(true);
   nbd_export::ServerLimits limits;
   limits.max_connections = options.max_connections.value_or(limits.max_connections);
   limits.handshake_seconds = options.handshake_max_seconds.value_or(limits.handshake_seconds);
-  co_await nbd_.start(loop, std::move(address), limits, std::move(tls));
+  co_await nbd_.start(loop, std::move(id), std::move(address), limits, std::move(tls));
 }
 
 std::vector<const AioContext*> Daemon::contexts() const {
@@ -176,7 +180,7 @@ Task<void> Daemon::shut_down(MainLoop& loop) {
   shutdown_.set();
   // The command that is being executed is the last.
   Mutex::Lock no_more_commands = co_await command_lock_.lock();
-  if (nbd_.is_running()) co_await nbd_.stop(loop);
+  co_await nbd_.stop_all(loop);
   co_await exports_.remove_all(loop);
   co_await jobs_.shut_down();
   while (!layer_.monitor_nodes().empty()) {

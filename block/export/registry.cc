@@ -82,7 +82,7 @@ Task<void> ExportRegistry::add(MainLoop& loop, qapi::BlockExportOptions options)
   backend->allow_context_change(!options.fixed_iothread.value_or(false));
   backend->set_write_cache(!options.writethrough.value_or(false));
   backend->attach(loop, std::move(node), permissions_for(writable));
-  take_in(loop, co_await type->factory(ExportParts{loop, options, std::move(backend),
+  take_in(loop, co_await type->factory(ExportParts{loop, layer_, options, std::move(backend),
                                                    std::move(contexts), find_iothread_}));
 }
 
@@ -153,19 +153,14 @@ Task<void> ExportRegistry::shut_down(MainLoop& loop, std::shared_ptr<Export> tar
   removed_.set();
 }
 
-bool ExportRegistry::any_of(std::optional<qapi::BlockExportType> type) const noexcept {
-  return std::any_of(exports_.begin(), exports_.end(),
-                     [&](const auto& known) { return !type || known->type() == *type; });
-}
-
-Task<void> ExportRegistry::remove_all(MainLoop& loop, std::optional<qapi::BlockExportType> type) {
+Task<void> ExportRegistry::remove_all(MainLoop& loop, Which which) {
+  auto is_meant = [&](const auto& known) { return !which || which(*known); };
   std::vector<std::shared_ptr<Export>> targets = exports_;
   for (std::shared_ptr<Export>& target : targets) {
-    if ((!type || target->type() == *type) && !target->shutting_down_)
-      begin_shutdown(loop, std::move(target));
+    if (is_meant(target) && !target->shutting_down_) begin_shutdown(loop, std::move(target));
   }
-  while (any_of(type)) co_await next_removal();
-  if (!type) co_await scope_.join();
+  while (std::ranges::any_of(exports_, is_meant)) co_await next_removal();
+  if (!which) co_await scope_.join();
 }
 
 std::vector<qapi::BlockExportInfo> ExportRegistry::query() const {

@@ -19,6 +19,7 @@ namespace strata {
 // What a kind of export is made from, besides its options.
 struct ExportParts {
   MainLoop& loop;
+  BlockLayer& layer;
   const qapi::BlockExportOptions& options;
   std::unique_ptr<Backend> backend;  // attached; reads, and writes if `writable`
   // Where requests are served: in the iothreads' contexts, or at the node's home. Not empty.
@@ -51,8 +52,9 @@ class ExportRegistry {
   // For block-export-del. Without clients, it is gone when the task ends; with clients to be sent
   // away, the event BLOCK_EXPORT_DELETED tells when. Throws Error.
   Task<void> remove(MainLoop& loop, std::string id, qapi::BlockExportRemoveMode mode);
-  // Shuts down those of one kind, or all, and waits until they are gone.
-  Task<void> remove_all(MainLoop& loop, std::optional<qapi::BlockExportType> type = std::nullopt);
+  using Which = std::function<bool(const Export& known)>;
+  // Shuts down all, or those meant, and waits until they are gone.
+  Task<void> remove_all(MainLoop& loop, Which which = {});
 
   const std::vector<std::shared_ptr<Export>>& all() const noexcept { return exports_; }
   std::shared_ptr<Export> find(std::string_view id) const noexcept;
@@ -73,7 +75,6 @@ class ExportRegistry {
   void begin_shutdown(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> shut_down(MainLoop& loop, std::shared_ptr<Export> target);
   Task<void> next_removal();
-  bool any_of(std::optional<qapi::BlockExportType> type) const noexcept;
 
   BlockLayer& layer_;
   FindIothread find_iothread_;

@@ -57,8 +57,8 @@ Task<void> nbd_server_remove(CommandContext& context, cmd::NbdServerRemove::Argu
                         arguments.mode.value_or(qapi::BlockExportRemoveMode::safe));
 }
 
-Task<void> nbd_server_stop(CommandContext& context, qapi::NoArguments) {
-  return context.daemon.nbd().stop(context.loop);
+Task<void> nbd_server_stop(CommandContext& context, cmd::NbdServerStop::Arguments arguments) {
+  return context.daemon.nbd().stop(context.loop, arguments.id.value_or(""));
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ JSON object.
 
   --export [type=]nbd,id=ID,node-name=NODE[,name=NAME][,description=TEXT]
            [,writable=on|off][,iothread=ID][,allocation-depth=on|off]
+           [,bitmaps.0=NAME...][,nbd-server=ID]
                          serve a node over NBD (after --nbd-server)
   --export [type=]vhost-user-blk,id=ID,node-name=NODE
            ,addr.type=unix,addr.path=PATH[,writable=on|off]
@@ -57,9 +58,11 @@ JSON object.
 
   --nbd-server addr.type=unix,addr.path=PATH[,max-connections=NUMBER]
   --nbd-server addr.type=inet,addr.host=HOST,addr.port=PORT[,...]
+  --nbd-server addr.type=vsock,addr.cid=CID,addr.port=PORT[,...]
   --nbd-server addr.type=fd,addr.str=NUMBER|NAME[,...]
                          listen for NBD clients; NUMBER or NAME is that of a
-                         descriptor passed in (systemd: $LISTEN_FDNAMES)
+                         descriptor passed in (systemd: $LISTEN_FDNAMES);
+                         id=ID adds a server that exports choose by that ID
 
   --object TYPE,id=ID[,PROPERTY=VALUE...]
                          make an object ('help' lists the types, 'TYPE,help'

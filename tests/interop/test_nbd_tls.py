@@ -3,6 +3,7 @@
 
 import os
 import socket
+import ssl
 import struct
 
 import pytest
@@ -205,3 +206,94 @@ def test_server_with_wrong_objects_is_refused(daemon, pki, arguments, text):
                                       "dir": str(pki / directory), "endpoint": endpoint})
     arguments = dict(arguments, addr={"type": "unix", "data": {"path": daemon.nbd_path}})
     assert text in daemon.qmp.error("nbd-server-start", arguments)
+
+
+class Tls:
+    """TLS over a client's socket, for more of the handshake by hand."""
+
+    def __init__(self, client, directory):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(directory / "ca-cert.pem")
+        context.load_cert_chain(directory / "client-cert.pem", directory / "client-key.pem")
+        client.sock = context.wrap_socket(client.sock)
+
+
+@pytest.fixture
+def optional(daemon, pki):
+    return serve(daemon, pki, tls_required=False)
+
+
+def test_optional_tls_serves_plain_and_secure_clients(optional, pki, tool):
+    plain = image_options(optional).replace(",tls-creds=tls", "")
+    done = tool("io", "-c", "read -P 7 0 64k", "-c", "write -P 5 1M 64k", "--image-opts", plain)
+    assert "failed" not in done.stdout
+    done = tool("io", "--object", credentials("x509", pki / "alice"), "-c", "read -P 5 1M 64k",
+                "--image-opts", image_options(optional, tls_hostname="localhost"))
+    assert "failed" not in done.stdout
+
+
+def test_optional_tls_forgets_what_was_agreed_on_in_plain_text(optional, pki):
+    with NBD(optional.nbd_path) as client:
+        client.hello()
+        client.negotiate_extended()
+        assert client.meta("disk", ["base:allocation"]) == {"base:allocation": 0}
+        assert client.option(wire.OPT_STARTTLS) == [(wire.REP_ACK, b"")]
+        Tls(client, pki / "alice")
+        # Neither headers nor contexts are left.
+        assert client.meta("disk", ["base:allocation"]) == wire.REP_ERR_INVALID
+        client.structured = client.extended = False
+        assert client.option(wire.OPT_STARTTLS)[0][0] == wire.REP_ERR_INVALID
+        client.go("disk")
+        assert client.read(0, 65536) == b"\x07" * 65536
+        assert client.request(wire.CMD_BLOCK_STATUS, 0, 4096)[0] == wire.EINVAL
+
+
+def test_options_sent_along_with_starttls_are_not_heard_as_if_they_were_secure(optional):
+    """What somebody adds to the plain text must not be answered within TLS (CVE-2011-0411)."""
+    with NBD(optional.nbd_path) as client:
+        client.hello()
+        go = client.info_data("disk")
+        client.send(wire.IHAVEOPT + struct.pack(">II", wire.OPT_STARTTLS, 0) +
+                    wire.IHAVEOPT + struct.pack(">II", wire.OPT_GO, len(go)) + go)
+        assert client.option_reply()[:2] == (wire.OPT_STARTTLS, wire.REP_ACK)
+        client.expect_closed()
+
+
+def test_a_failed_attempt_at_optional_tls_does_not_lead_back_to_plain_text(optional, pki):
+    with NBD(optional.nbd_path) as client:
+        client.hello()
+        assert client.option(wire.OPT_STARTTLS) == [(wire.REP_ACK, b"")]
+        with pytest.raises(ssl.SSLError):
+            Tls(client, pki / "eve")
+    with NBD(optional.nbd_path) as client:
+        client.hello()
+        assert client.option(wire.OPT_STARTTLS) == [(wire.REP_ACK, b"")]
+        client.send(b"\x15\x03\x03\x00\x02\x02\x28")  # an alert: the handshake has failed
+        client.send_option(wire.OPT_LIST)
+        client.expect_closed()
+
+
+def test_client_with_credentials_insists_on_tls(daemon, pki, tool):
+    daemon.add_file(size=SIZE)
+    daemon.serve_nbd()
+    daemon.export("disk")
+    done = tool("img", "info", "--object", credentials("x509", pki / "alice"), "--image-opts",
+                image_options(daemon, tls_hostname="localhost"), check=False)
+    assert done.returncode == 1 and "TLS not configured" in done.stdout
+
+
+@pytest.mark.parametrize("more, text", [
+    ({"tls_required": False}, "Parameter 'tls-required' needs 'tls-creds'"),
+    ({"tls_required": True}, "Parameter 'tls-required' needs 'tls-creds'"),
+    ({"tls_creds": "tls", "tls_authz": "who", "tls_required": False},
+     "TLS authorization is of no use where TLS is not required"),
+])
+def test_settings_that_promise_too_much_are_refused(daemon, pki, more, text):
+    daemon.qmp.cmd("object-add", {"qom-type": "tls-creds-x509", "id": "tls",
+                                  "dir": str(pki / "server"), "endpoint": "server"})
+    daemon.qmp.cmd("object-add", {"qom-type": "authz-simple", "id": "who", "identity": "x"})
+    arguments = {key.replace("_", "-"): value for key, value in more.items()}
+    assert daemon.qmp.error("nbd-server-start", {"addr": {
+        "type": "unix", "data": {"path": daemon.nbd_path}}, **arguments}) == text
+    assert not os.path.exists(daemon.nbd_path)

@@ -187,8 +187,11 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
   std::shared_ptr<NbdExport> served;
   Backend& image = *backend;
   try {
-    if (!line.bitmaps.empty()) throw Error("Bitmap '{}' is not found", line.bitmaps.front());
-    served = std::make_shared<NbdExport>(std::move(backend), settings_of(line));
+    ExportSettings settings = settings_of(line);
+    for (const std::string& name : line.bitmaps)
+      settings.bitmaps.push_back(
+          nbd_export::find_exported_bitmap(image.node(), name, settings.writable));
+    served = std::make_shared<NbdExport>(std::move(backend), std::move(settings));
     nbd_export::ServerLimits limits{.max_connections = static_cast<uint32_t>(line.shared),
                                     .handshake_seconds = line.handshake_seconds};
     std::vector<ListeningSocket> sockets = co_await listen(tool, start);

@@ -55,6 +55,21 @@ std::string_view failure_text(Command command) noexcept {
   }
 }
 
+// Finding the next change costs what lies between, so that the list is as long as it gets. Behind
+// the end of a bitmap, which may be that of another node, nothing is dirty.
+void list_dirty(const DirtyBitmap& bitmap, const Request& request, nbd::ExtentList& list) noexcept {
+  uint64_t end = request.offset + request.length;
+  uint64_t recorded = std::min(end, bitmap.size());
+  uint64_t offset = request.offset;
+  bool more = true;
+  while (more && offset < recorded) {
+    auto [bytes, dirty] = bitmap.extent({offset, recorded - offset});
+    more = list.add({.length = bytes, .flags = dirty ? nbd::kStateDirty : 0});
+    offset += bytes;
+  }
+  if (more && offset < end) list.add({.length = end - offset, .flags = 0});
+}
+
 // What a metadata context says about a run of blocks.
 uint64_t status_flags(uint32_t context, const io::ChainStatus& found) noexcept {
   if (context == nbd::kAllocationDepthId) return static_cast<uint64_t>(found.depth);
@@ -198,7 +213,11 @@ Task<void> Connection::block_status(Slot& slot) {
   for (size_t i = 0; i < ids.size(); ++i) {
     nbd::ExtentList list({extents.data() + i * share, share}, terms_.mode, slot.request.length,
                          (slot.request.flags & nbd::kCmdReqOne) != 0);
-    Status status = co_await list_extents(slot.request, ids[i], list);
+    Status status;
+    if (ids[i] >= nbd::kFirstDirtyBitmapId)
+      list_dirty(export_.bitmap(ids[i] - nbd::kFirstDirtyBitmapId), slot.request, list);
+    else
+      status = co_await list_extents(slot.request, ids[i], list);
     if (!status) {
       co_return fail(slot, status.error_number(), failure_text(Command::block_status));
     }
@@ -219,7 +238,7 @@ void Connection::wanted_contexts(const Slot& slot, std::vector<uint32_t>& ids) c
     return false;
   };
   ids.clear();
-  for (uint32_t id = 0; id < nbd::kFirstDirtyBitmapId + export_.bitmaps().size(); ++id) {
+  for (uint32_t id = 0; id < nbd::kFirstDirtyBitmapId + export_.bitmaps(); ++id) {
     if (agreement_.contexts.contains(id) && asked_for(id)) ids.push_back(id);
   }
 }

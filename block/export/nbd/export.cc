@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "block/base/error.h"
+#include "block/graph/bitmaps.h"
 #include "block/io/backend.h"
 
 namespace strata::nbd_export {
@@ -25,11 +27,26 @@ nbd::BlockSizes block_sizes_of(const Limits& limits) noexcept {
 
 }  // namespace
 
+DirtyBitmapPtr find_exported_bitmap(Node& top, const std::string& name, bool writable) {
+  FoundBitmap found = find_bitmap_in_chain(top, name);
+  if (!found.bitmap) throw Error("Bitmap '{}' is not found", name);
+  found.bitmap->check(DirtyBitmap::Use::read);
+  // Clients would take what they are shown for something that stays as it is.
+  if (!writable && !found.node->is_read_only() && found.bitmap->is_enabled())
+    throw Error("Enabled bitmap '{}' incompatible with readonly export", name);
+  return found.bitmap;
+}
+
 NbdExport::NbdExport(std::unique_ptr<Backend> backend, ExportSettings settings)
     : backend_(std::move(backend)),
       settings_(std::move(settings)),
       size_(backend_->length()),
-      block_sizes_(block_sizes_of(backend_->limits())) {}
+      block_sizes_(block_sizes_of(backend_->limits())) {
+  for (DirtyBitmapPtr& bitmap : settings_.bitmaps) {
+    bitmap_names_.push_back(bitmap->name());
+    bitmaps_.emplace_back(std::move(bitmap));
+  }
+}
 
 NbdExport::~NbdExport() = default;
 
@@ -60,6 +77,7 @@ Task<void> NbdExport::unused() {
     unused_.reset();
     co_await unused_.wait();
   }
+  bitmaps_.clear();
 }
 
 }  // namespace strata::nbd_export

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "block/bitmap/dirty_bitmap.h"
 #include "block/coro/event.h"
 #include "block/coro/task.h"
 #include "block/nbd/meta_context.h"
@@ -14,6 +15,7 @@
 namespace strata {
 class AioContext;
 class Backend;
+class Node;
 }  // namespace strata
 
 namespace strata::nbd_export {
@@ -24,10 +26,14 @@ struct ExportSettings {
   bool writable = false;
   bool allocation_depth = false;
   bool multi_conn = true;  // tells clients that several connections see one cache
-  std::vector<std::string> bitmaps;
+  std::vector<std::shared_ptr<DirtyBitmap>> bitmaps;  // what clients may see
   // Where connections are served, in turn. If empty: where the node is at home.
   std::vector<AioContext*> contexts;
 };
+
+// The bitmap that an export of `top` shows under this name: the first in the chain. Throws Error.
+std::shared_ptr<DirtyBitmap> find_exported_bitmap(Node& top, const std::string& name,
+                                                  bool writable);
 
 // What clients of one name reach. Its settings do not change, and the node's size does not either:
 // an export does not share the resize permission. Connections use it in any context; users are
@@ -49,9 +55,11 @@ class NbdExport {
   uint16_t flags(nbd::ReplyMode mode) const noexcept;
   nbd::BlockSizes block_sizes() const noexcept { return block_sizes_; }
   nbd::MetaOffer meta_offer() const noexcept {
-    return {.allocation_depth = settings_.allocation_depth, .bitmaps = settings_.bitmaps};
+    return {.allocation_depth = settings_.allocation_depth, .bitmaps = bitmap_names_};
   }
-  const std::vector<std::string>& bitmaps() const noexcept { return settings_.bitmaps; }
+  size_t bitmaps() const noexcept { return bitmap_names_.size(); }
+  // While a connection uses the export.
+  const DirtyBitmap& bitmap(size_t index) const noexcept { return *bitmaps_[index]; }
 
   // Main loop only, from here on.
   AioContext& next_context() noexcept;
@@ -59,7 +67,7 @@ class NbdExport {
   // No connection may begin from now on.
   void begin_closing() noexcept { closing_ = true; }
   bool is_closing() const noexcept { return closing_; }
-  // Waits until nobody uses the export any more.
+  // Waits until nobody uses the export any more, and lets go of its bitmaps.
   Task<void> unused();
 
  private:
@@ -68,6 +76,8 @@ class NbdExport {
 
   std::unique_ptr<Backend> backend_;
   ExportSettings settings_;
+  std::vector<std::string> bitmap_names_;
+  std::vector<BusyBitmap> bitmaps_;  // nobody else may change them
   uint64_t size_;
   nbd::BlockSizes block_sizes_;
   size_t next_context_ = 0;

@@ -69,6 +69,7 @@ void check_identifies_peer(const TlsPolicy& tls) {
   if (!tls.credentials) throw Error("--tls-authz is not permitted without --tls-creds");
   if (tls.credentials->kind() != TlsCredentials::Kind::x509 || !tls.credentials->verifies_peer())
     throw Error("TLS authorization needs x509 credentials that verify the peer");
+  if (!tls.required) throw Error("TLS authorization is of no use where TLS is not required");
 }
 
 }  // namespace

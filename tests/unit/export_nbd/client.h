@@ -143,11 +143,11 @@ class NbdFixture : public Fixture {
     static int count = 0;
     address_.path = fmt::format("strata-unit-{}-{}", ::getpid(), ++count);
     address_.abstract = true;
-    run(service.start(loop, address_, limits));
+    run(service.start(loop, "", address_, limits));
   }
   ~NbdFixture() {
     run(registry.remove_all(loop));
-    if (service.is_running()) run(service.stop(loop));
+    run(service.stop_all(loop));
     for (NodePtr& node : nodes_) run(layer.release(loop, std::move(node)));
   }
 

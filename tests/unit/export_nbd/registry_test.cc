@@ -47,13 +47,13 @@ TEST_CASE("exports that cannot be are refused with QEMU's texts") {
 
 TEST_CASE("a server is started once and stopped once") {
   NbdFixture server;
-  CHECK(refusal(server, server.service.start(server.loop, UnixAddress{}, {})) ==
+  CHECK(refusal(server, server.service.start(server.loop, "", UnixAddress{}, {})) ==
         "NBD server already running");
   server.serve("disk");
-  server.run(server.service.stop(server.loop));
+  server.run(server.service.stop(server.loop, ""));
   CHECK(server.registry.query().empty());
   CHECK(server.events == std::vector<std::string>{"BLOCK_EXPORT_DELETED"});
-  CHECK(refusal(server, server.service.stop(server.loop)) == "NBD server not running");
+  CHECK(refusal(server, server.service.stop(server.loop, "")) == "NBD server not running");
   CHECK(refusal(server, server.registry.add(server.loop, server.options_for("disk", false))) ==
         "NBD server not running");
 }
@@ -85,7 +85,7 @@ TEST_CASE("stopping the server disconnects clients in every phase") {
   auto greeted = server.connect();
   server.run(greeted->greet());
   auto entered = server.enter("disk", ReplyMode::extended);
-  server.run(server.service.stop(server.loop));
+  server.run(server.service.stop(server.loop, ""));
   server.run(silent->receive(nbd::kGreetingSize));
   CHECK(server.run(silent->at_end()));
   CHECK(server.run(greeted->at_end()));
@@ -98,7 +98,7 @@ TEST_CASE("clients beyond the limit wait until another leaves") {
   auto first = server.enter("disk", ReplyMode::simple);
   auto second = server.connect();
   server.settle();
-  CHECK(server.service.server()->clients() == 1);
+  CHECK(server.service.find("")->clients() == 1);
   first.reset();
   server.run(second->enter("disk", ReplyMode::simple));
   CHECK(server.run(second->request({.length = 8})).size() == 1);
