@@ -25,6 +25,10 @@ constexpr std::array kRefused{
     "chroot", "pivot_root", "setns", "unshare", "mount", "umount", "umount2", "move_mount",
     "open_tree", "fsopen", "fsmount", "fsconfig", "fspick", "mount_setattr", "mknod", "mknodat",
     "name_to_handle_at", "open_by_handle_at", "fanotify_init", "quotactl", "quotactl_fd",
+    // Files by their names in ways that Landlock has no say over, or only in later kernels.
+    "chmod", "fchmodat", "fchmodat2", "chown", "chown32", "lchown", "lchown32", "fchownat",
+    "setxattr", "lsetxattr", "setxattrat", "removexattr", "lremovexattr", "removexattrat", "utime",
+    "utimes", "futimesat", "utimensat", "utimensat_time64", "truncate", "truncate64",
     // The kernel itself.
     "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "bpf",
     "perf_event_open", "userfaultfd", "lookup_dcookie", "syslog", "iopl", "ioperm", "modify_ldt",

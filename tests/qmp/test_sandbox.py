@@ -31,7 +31,9 @@ PROBE = r"""
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static void say(int fd, const char* name, long result) {
@@ -48,6 +50,11 @@ static void* probe(void* unused) {
   say(fd, "open-outside", open(getenv("PROBE_OUTSIDE"), O_RDONLY));
   say(fd, "open-inside", open(getenv("PROBE_INSIDE"), O_RDWR));
   say(fd, "create-outside", open(getenv("PROBE_NEW"), O_CREAT | O_WRONLY, 0600));
+  say(fd, "chmod-outside", chmod(getenv("PROBE_OUTSIDE"), 04755));
+  say(fd, "chown-outside", chown(getenv("PROBE_OUTSIDE"), getuid(), getgid()));
+  say(fd, "setxattr-outside", setxattr(getenv("PROBE_OUTSIDE"), "user.probe", "", 0, 0));
+  say(fd, "utimens-outside", utimensat(AT_FDCWD, getenv("PROBE_OUTSIDE"), NULL, 0));
+  say(fd, "truncate-outside", truncate(getenv("PROBE_OUTSIDE"), 0));
   say(fd, "exec", execve("/bin/true", none, none));
   say(fd, "fork", syscall(SYS_fork));
   say(fd, "clone", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
