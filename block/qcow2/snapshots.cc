@@ -6,9 +6,11 @@
 // refcounts go down. So a power cut leaks at worst.
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <map>
 
 #include "block/base/error.h"
+#include "block/io/debug_event.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -19,6 +21,15 @@ constexpr uint64_t kMostFreedAtOnce = 64 * 1024;
 
 void check(Status status, const char* what) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
+}
+
+// What could not be freed is leaked: the line says that to whoever runs the program, as QEMU's
+// does.
+void check_freed(Status status) {
+  if (status.ok()) return;
+  std::string why = Error::describe_errno(status.error_number());
+  fmt::print(stderr, "qcow2_free_clusters failed: {}\n", why);
+  check(status, "Failed to free the cluster and L1 table");
 }
 
 }  // namespace
@@ -290,10 +301,11 @@ Task<void> Image::delete_snapshot(size_t index) {
   std::vector<Snapshot> rest = snapshots_;
   rest.erase(rest.begin() + static_cast<long>(index));
   check(co_await store_snapshots(std::move(rest)), "Failed to remove snapshot from snapshot list");
-  check(co_await change_l1_refcounts(*table, false), "Failed to free the cluster and L1 table");
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::cluster_free);
+  check_freed(co_await change_l1_refcounts(*table, false));
   free_later(geometry_.cluster_of(gone.l1_offset), geometry_.clusters_for(table->size()),
              FreedBy::snapshot);
-  check(co_await settle(), "Failed to free the cluster and L1 table");
+  check_freed(co_await settle());
   check(co_await set_copied_flags(), "Failed to update snapshot status in disk");
   check(co_await end_snapshot_change(), "Failed to update snapshot status in disk");
 }

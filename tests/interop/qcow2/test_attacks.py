@@ -104,3 +104,24 @@ def test_s9_no_space_on_closing_is_a_failure(small_disk):
     assert tool.returncode != 0, output
     (small_disk / "filler").unlink()
     run(OURS / "qemu-img", "check", "-r", "all", image)
+
+
+def test_what_a_deleted_snapshot_cannot_free_is_told_and_leaks(image):
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", image)
+    run("qemu-img", "snapshot", "-c", "foo", image)
+    rules = image.with_suffix(".conf")
+    rules.write_text('[inject-error]\nevent = "cluster_free"\nerrno = "5"\n', encoding="ascii")
+    done = subprocess.run([str(OURS / "qemu-img"), "snapshot", "-d", "foo",
+                           f"blkdebug:{rules}:{image}"], capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "qcow2_free_clusters failed: Input/output error\n"
+        "qemu-img: Could not delete snapshot 'foo': "
+        "Failed to free the cluster and L1 table: Input/output error\n")
+    assert run(OURS / "qemu-img", "snapshot", "-l", image) == ""
+    assert "4 leaked clusters" in run("qemu-img", "check", image, status=3)
+    run(OURS / "qemu-img", "check", "-r", "leaks", image)
+    output = run("qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 0 64k", image)
+    assert "failed" not in output
+    run("qemu-img", "check", image)
