@@ -138,8 +138,12 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const override;
   std::vector<qapi::SnapshotInfo> snapshots() const override;
   std::optional<ImageFacts> image_facts() const override {
-    return ImageFacts{image_->geometry().cluster_size(),
-                      image_->header().has(qcow2::kIncompatibleDirty)};
+    const qcow2::Geometry& geometry = image_->geometry();
+    // Behind the last table of the disk, at which no guest arrives.
+    uint64_t vm_state = geometry.l1_entries_for(image_->size())
+                        << (geometry.cluster_bits() + geometry.l2_bits());
+    return ImageFacts{geometry.cluster_size(), image_->header().has(qcow2::kIncompatibleDirty),
+                      vm_state};
   }
   std::optional<BackingName> backing_name() const override {
     if (image_->backing_name().empty()) return std::nullopt;

@@ -103,3 +103,14 @@ def test_zoned_commands_are_refused_where_there_are_no_zones(tmp_path):
         line = ["-f", "raw", "-c", command, "a.img"]
         status, said, _ = compare.run(compare.OURS / "qemu-io", line, tmp_path)
         assert (status, said) == (1, f"zone {what} failed: Operation not supported\n")
+
+
+@pytest.mark.parametrize("options", ["cluster_size=64k", "cluster_size=512", "extended_l2=on"])
+@pytest.mark.parametrize("size", ["0", "512", "512M", "513M"])
+def test_info_says_where_the_state_of_a_machine_would_lie(tmp_path, size, options):
+    def prepare_image(directory):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, "i.qcow2", size],
+                       cwd=directory, check=True)
+    ours, qemu = compare.both("qemu-io", [["-f", "qcow2", "-c", "info", "i.qcow2"]], tmp_path,
+                              prepare_image)
+    assert ours == qemu
