@@ -89,6 +89,8 @@ class Collector {
   void add_place(const fs::path& path, bool writable) {
     if (is_device(path)) return add({path.string(), writable});
     fs::path parent = path.parent_path();
+    // The root's directory would be everything.
+    if (parent == parent.root_path() && !parent.empty()) return add({path.string(), writable});
     add({parent.empty() ? "." : parent.string(), writable});
   }
 

@@ -21,13 +21,28 @@ constexpr std::array kKept{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CA
                            CAP_IPC_LOCK};
 
 // What libraries and drivers read besides: names and time, TLS priorities, the shape of disks.
-constexpr std::array kRead{"/etc/hosts",     "/etc/host.conf",  "/etc/resolv.conf",
-                           "/etc/gai.conf",  "/etc/services",   "/etc/nsswitch.conf",
-                           "/etc/localtime", "/etc/passwd",     "/etc/group",
-                           "/etc/gnutls",    "/etc/ssl",        "/etc/ld.so.cache",
-                           "/lib",           "/lib64",          "/usr",
-                           "/run/systemd",   "/run/resolvconf", "/sys",
-                           "/proc/self",     "/proc/sys",       "/proc/cpuinfo"};
+constexpr std::array kRead{"/etc/hosts",
+                           "/etc/host.conf",
+                           "/etc/resolv.conf",
+                           "/etc/gai.conf",
+                           "/etc/services",
+                           "/etc/nsswitch.conf",
+                           "/etc/localtime",
+                           "/etc/passwd",
+                           "/etc/group",
+                           "/etc/gnutls",
+                           "/etc/ssl/certs",
+                           "/etc/ssl/openssl.cnf",
+                           "/lib",
+                           "/lib64",
+                           "/etc/ld.so.cache",
+                           "/usr",
+                           "/run/systemd/resolve",
+                           "/run/resolvconf",
+                           "/sys",
+                           "/proc/self",
+                           "/proc/sys",
+                           "/proc/cpuinfo"};
 constexpr std::array kUsed{"/dev/null",   "/dev/zero", "/dev/urandom",
                            "/dev/random", "/dev/ptmx", "/dev/pts"};
 

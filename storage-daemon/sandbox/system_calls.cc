@@ -6,6 +6,7 @@
 
 #include <sched.h>
 #include <seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -29,6 +30,8 @@ constexpr std::array kRefused{
     "chmod", "fchmodat", "fchmodat2", "chown", "chown32", "lchown", "lchown32", "fchownat",
     "setxattr", "lsetxattr", "setxattrat", "removexattr", "lremovexattr", "removexattrat", "utime",
     "utimes", "futimesat", "utimensat", "utimensat_time64", "truncate", "truncate64",
+    // And by a descriptor, for which reading is enough.
+    "fchmod", "fchown", "fchown32", "fsetxattr", "fremovexattr",
     // The kernel itself.
     "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "bpf",
     "perf_event_open", "userfaultfd", "lookup_dcookie", "syslog", "iopl", "ioperm", "modify_ldt",
@@ -40,6 +43,12 @@ constexpr std::array kRefused{
 // Sockets that no export, client or monitor has.
 constexpr std::array kRefusedFamilies{AF_PACKET, AF_KEY,       AF_ALG, AF_CAN,
                                       AF_TIPC,   AF_BLUETOOTH, AF_RDS, AF_XDP};
+
+// Typing into the terminal that somebody works at.
+constexpr std::array<scmp_datum_t, 2> kRefusedIoctls{TIOCSTI, TIOCLINUX};
+
+// The kernel looks at no more of an int: whatever stands above it must not change the answer.
+constexpr scmp_datum_t kInt = 0xffffffff;
 
 using Filter = std::unique_ptr<void, decltype(&seccomp_release)>;
 
@@ -63,8 +72,12 @@ void restrict_system_calls() {
   }
   for (int family : kRefusedFamilies)
     check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(socket), 1,
-                           SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(family))),
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, kInt, static_cast<scmp_datum_t>(family))),
           "socket");
+  for (scmp_datum_t request : kRefusedIoctls)
+    check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(ioctl), 1,
+                           SCMP_A1(SCMP_CMP_MASKED_EQ, kInt, request)),
+          "ioctl");
   // Threads, but no processes. The flags of clone3() are out of a filter's sight: without it, the C
   // library uses clone().
   check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(clone), 1,

@@ -28,6 +28,7 @@ PROBE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -55,6 +56,9 @@ static void* probe(void* unused) {
   say(fd, "setxattr-outside", setxattr(getenv("PROBE_OUTSIDE"), "user.probe", "", 0, 0));
   say(fd, "utimens-outside", utimensat(AT_FDCWD, getenv("PROBE_OUTSIDE"), NULL, 0));
   say(fd, "truncate-outside", truncate(getenv("PROBE_OUTSIDE"), 0));
+  int shared = open("/usr/bin/env", O_RDONLY);
+  say(fd, "fchmod-what-is-readable", fchmod(shared, 0755));
+  say(fd, "secrets", open("/etc/ssl/private", O_RDONLY | O_DIRECTORY));
   say(fd, "exec", execve("/bin/true", none, none));
   say(fd, "fork", syscall(SYS_fork));
   say(fd, "clone", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
@@ -62,6 +66,12 @@ static void* probe(void* unused) {
   say(fd, "signal", kill(getppid(), 0));
   say(fd, "mount", mount("none", "/mnt", "tmpfs", 0, NULL));
   say(fd, "packet", socket(AF_PACKET, SOCK_RAW, 0));
+  errno = 0;
+  syscall(SYS_socket, AF_ALG | (1UL << 32), SOCK_SEQPACKET, 0);
+  say(fd, "family-above-32-bits", errno == EPERM ? -1 : 0);
+  errno = 0;
+  ioctl(-1, TIOCSTI, "#");
+  say(fd, "type", errno == EPERM ? -1 : 0);
   say(fd, "bpf", syscall(SYS_bpf, 0, NULL, 0));
   say(fd, "end", 0);
   return NULL;
@@ -170,6 +180,20 @@ def test_links_lead_where_they_lead(elsewhere):
     daemon.args += ["--blockdev", json.dumps(disk_of(daemon, filename=daemon.file("link.img")))]
     with running(daemon):
         assert daemon.qmp.cmd("query-named-block-nodes")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a file in the root directory")
+def test_an_image_in_the_root_directory_opens_nothing_else(elsewhere):
+    image = Path(f"/strata-test-{os.getpid()}.img")
+    image.write_bytes(bytes(1 << 20))
+    try:
+        daemon = sandboxed("--blockdev", f"file,node-name=root,filename={image}")
+        with running(daemon):
+            assert daemon.qmp.error("blockdev-add", driver="file", node_name="other",
+                                    filename=str(elsewhere / "other.img")).startswith(
+                f"Could not open '{elsewhere}/other.img': Permission denied")
+    finally:
+        image.unlink()
 
 
 @pytest.mark.parametrize("aio", ["threads", "native", "io_uring"])
