@@ -48,4 +48,12 @@ DiskEngine choose_engine(std::optional<DiskEngine> named, bool direct,
   return *named;
 }
 
+DiskEngine choose_engine(std::optional<DiskEngine> named, bool direct) {
+  EngineSupport support;
+  if (!named || named == DiskEngine::io_uring) support.io_uring = UringEngine::probe();
+  bool second_best = !named && direct && support.io_uring != 0;
+  if (named == DiskEngine::native || second_best) support.native = LinuxAioEngine::probe();
+  return choose_engine(named, direct, support);
+}
+
 }  // namespace strata

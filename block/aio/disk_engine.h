@@ -25,5 +25,7 @@ struct EngineSupport {
 // nothing was named. `direct`: the descriptor has O_DIRECT, which the engine native needs.
 DiskEngine choose_engine(std::optional<DiskEngine> named, bool direct,
                          const EngineSupport& support);
+// The same on this host, which is asked only about what the choice is between.
+DiskEngine choose_engine(std::optional<DiskEngine> named, bool direct);
 
 }  // namespace strata

@@ -116,6 +116,12 @@ bool HostDisk::start(DiskRequest& request) noexcept {
   if (request.op == DiskRequest::Op::read && read_cached(request, done)) return false;
   AioContext& context = *AioContext::current();
   HostRequest& host = HostRequest::begin(request, done);
+  // Copying from or to the page cache is work for a processor. The kernel's own workers would do it
+  // one request after the other, since none of them waits.
+  if (!options_.direct && request.data.size() > kLargestInline) {
+    context.service<ThreadPool>().submit(host);
+    return true;
+  }
   if (options_.engine == DiskEngine::io_uring) {
     auto& engine = context.service<UringEngine>();
     if (engine.usable()) return engine.start(host), true;

@@ -49,10 +49,14 @@ void UringFiles::change(int fd, bool drop) noexcept {
 }
 
 int UringEngine::probe() noexcept {
+  static std::atomic<bool> works{
+      false};  // once; a ring that cannot be had later is made do without
+  if (works.load(std::memory_order_relaxed)) return 0;
   io_uring ring{};
   int error = set_up(ring, 4, 8);
   if (error < 0) return -error;
   io_uring_queue_exit(&ring);
+  works.store(true, std::memory_order_relaxed);
   return 0;
 }
 
@@ -153,7 +157,6 @@ bool UringEngine::prepare(HostRequest& host, io_uring_sqe& sqe) noexcept {
   }
   unsigned flags = 0;
   if (hold_file(disk)) flags |= IOSQE_FIXED_FILE;  // its descriptor is the slot, too
-  if (!disk.options().direct && host.asked > kLargestInline) flags |= IOSQE_ASYNC;
   io_uring_sqe_set_flags(&sqe, flags);
   io_uring_sqe_set_data(&sqe, &host);
   return true;

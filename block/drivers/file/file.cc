@@ -135,11 +135,8 @@ Task<void> FileDriver::open(OpenContext& context) {
                                 descriptor().format_name(),
                                 {.writable = is_open_writable_, .direct = direct_});
 
-  std::optional<DiskEngine> named = engine_of(options.aio);
-  EngineSupport support;
-  if (named != DiskEngine::threads) support = EngineSupport::probe();
   HostDisk::Options disk_options{.direct = direct_,
-                                 .engine = choose_engine(named, direct_, support),
+                                 .engine = choose_engine(engine_of(options.aio), direct_),
                                  .max_batch = static_cast<uint32_t>(max_batch)};
   DiskGeometry geometry = probe_geometry(fd.get(), direct_);
 
