@@ -149,9 +149,15 @@ Task<void> create_on(Backend& file, Backend* data, const Options& options) {
   if (data != nullptr) image.use_data_file(data->root());
   image.configure(settings_of({}, image.header()));
   if (options.encrypt) co_await image.create_encryption(*options.encrypt);
-  TruncateOptions truncate;
-  truncate.preallocation = options.preallocation.value_or(qapi::PreallocMode::off);
-  if (options.size != 0) co_await image.resize(options.size, truncate);
+  std::optional<Error> failed;
+  try {
+    TruncateOptions truncate;
+    truncate.preallocation = options.preallocation.value_or(qapi::PreallocMode::off);
+    if (options.size != 0) co_await image.resize(options.size, truncate);
+  } catch (Error& error) {
+    failed = std::move(error).prepend("Could not resize image: ");
+  }
+  if (failed) throw *failed;
   check(co_await image.settle(), "Could not resize image");
 }
 

@@ -186,6 +186,8 @@ Task<Status> Image::allocate_and_link(const Plan& plan) {
   Allocation allocation(*this, *place, plan.clusters);
   HostOffset host = geometry_.offset_of(*place);
   if (!fresh || !file_.edge().node().driver().has_zero_init()) {
+    uint64_t end = host.value + plan.range.bytes;
+    if (end > file_.length()) co_await io::truncate(file_.edge(), end, {.exact = false});
     Status status = co_await file_.write_zeroes(host, plan.range.bytes);
     if (!status.ok()) co_return status;
   }
@@ -196,7 +198,7 @@ Task<Status> Image::allocate_and_link(const Plan& plan) {
 // Room in the file for what was preallocated.
 Task<void> Image::preallocate_file(qapi::PreallocMode mode) {
   if (preallocated_end_ > file_.length())
-    co_await io::truncate(file_.edge(), preallocated_end_, {.preallocation = mode});
+    co_await io::truncate(file_.edge(), preallocated_end_, {.exact = false, .preallocation = mode});
 }
 
 }  // namespace strata::qcow2

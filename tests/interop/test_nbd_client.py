@@ -401,6 +401,23 @@ def test_copy_with_a_read_error_fails(place):
     assert done.returncode != 0
 
 
+@pytest.mark.parametrize("name", ["qemu-nbd", "strata-nbd"])
+def test_image_that_needs_more_room_than_the_export_has_says_so(place, server, name):
+    path = place / "nbd.sock"
+    os.truncate(place / "disk.img", 1 << 20)
+    server(NBD if name == "strata-nbd" else name, "-t", "-f", "raw", "-k", path,
+           place / "disk.img", path=path)
+    uri = f"nbd+unix:///?socket={path}"
+    run(IMG, "create", "-q", "-f", "qcow2", uri, "1M")
+    written = run(IO, "-f", "qcow2", "-c", "write 0 64k", "-c", "write 64k 960k", uri, check=False)
+    assert "wrote 65536/65536" in written.stdout
+    assert "write failed: No space left on device" in written.stdout and written.returncode == 1
+    refused = run(IMG, "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", uri, "1M",
+                  check=False)
+    assert (refused.returncode, refused.stdout) == (
+        1, f"strata-img: {uri}: Could not resize image: Cannot grow NBD nodes\n")
+
+
 def test_client_ends_on_a_signal_while_the_server_stalls(place):
     sock = str(place / "sock")
     listener = socket.socket(socket.AF_UNIX)

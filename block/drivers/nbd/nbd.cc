@@ -53,6 +53,7 @@ class NbdDriver final : public Driver {
  private:
   const ExportInfo& info() const noexcept { return client_->info(); }
   Task<Status> make(nbd::Request request, IoVector data = {}) const;
+  Result<uint64_t> bytes_there(uint64_t offset, uint64_t bytes) const noexcept;
   BlockStatus interpret(uint64_t offset, uint64_t bytes, nbd::Extent extent) const;
 
   std::optional<Client> client_;
@@ -134,9 +135,18 @@ Task<Status> NbdDriver::preadv(uint64_t offset, IoVector into, ReadFlags) {
   return make({.offset = offset, .length = into.size(), .command = Command::read}, into);
 }
 
+// Of a range that is written, what the server has room for. Behind the last unit nothing is kept.
+Result<uint64_t> NbdDriver::bytes_there(uint64_t offset, uint64_t bytes) const noexcept {
+  uint64_t size = info().size;
+  uint64_t unit = std::max<uint64_t>(kSectorSize, info().sizes ? info().sizes->minimum : 1);
+  if (offset + bytes > align_up(size, unit)) return Status::error(ENOSPC);
+  return offset < size ? std::min(bytes, size - offset) : 0;
+}
+
 Task<Status> NbdDriver::pwritev(uint64_t offset, IoVector from, WriteFlags flags) {
-  uint64_t there = offset < info().size ? info().size - offset : 0;
-  if (there < from.size()) from = from.slice(0, there);
+  Result<uint64_t> there = bytes_there(offset, from.size());
+  if (!there) return Task<Status>::ready(there.status());
+  from = from.slice(0, *there);
   if (from.empty()) return Task<Status>::ready(Status());
   auto wire = static_cast<uint16_t>(flags.has(WriteFlag::fua) ? nbd::kCmdFua : 0);
   return make({.offset = offset, .length = from.size(), .command = Command::write, .flags = wire},
@@ -145,8 +155,9 @@ Task<Status> NbdDriver::pwritev(uint64_t offset, IoVector from, WriteFlags flags
 
 Task<Status> NbdDriver::pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) {
   if (!info().has(nbd::kSendWriteZeroes)) return Task<Status>::ready(Status::error(ENOTSUP));
-  uint64_t there = offset < info().size ? info().size - offset : 0;
-  bytes = std::min(bytes, there);
+  Result<uint64_t> there = bytes_there(offset, bytes);
+  if (!there) return Task<Status>::ready(there.status());
+  bytes = *there;
   if (bytes == 0) return Task<Status>::ready(Status());
   unsigned wire = 0;
   if (flags.has(WriteFlag::fua)) wire |= nbd::kCmdFua;
