@@ -57,7 +57,8 @@ class CopyOnReadDriver final : public Driver {
   }
 
   WriteFlags write_flags() const noexcept override {
-    return {WriteFlag::fua, WriteFlag::unchanged, WriteFlag::serialising, WriteFlag::compressed};
+    WriteFlags own{WriteFlag::fua, WriteFlag::unchanged, WriteFlag::serialising};
+    return own | (file_->node().driver().write_flags() & WriteFlag::compressed);
   }
   WriteFlags zero_flags() const noexcept override {
     return {WriteFlag::fua, WriteFlag::may_unmap, WriteFlag::no_fallback, WriteFlag::unchanged};

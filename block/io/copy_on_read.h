@@ -10,4 +10,7 @@ namespace strata::io {
 // it. The edge needs one of the write permissions. Rules as in request.h.
 Task<Status> populate(Edge& child, uint64_t offset, uint64_t bytes);
 
+// The same, and reads the range, of which nothing is fetched from further down twice.
+Task<Status> read_and_populate(Edge& child, uint64_t offset, IoVector into);
+
 }  // namespace strata::io

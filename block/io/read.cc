@@ -4,6 +4,7 @@
 #include "block/io/checks.h"
 #include "block/io/copy_on_read.h"
 #include "block/io/padding.h"
+#include "block/io/read_common.h"
 #include "block/io/request.h"
 
 namespace strata::io {
@@ -49,36 +50,38 @@ Task<Status> read_padded(Node& node, uint64_t offset, IoVector into, ReadFlags f
   co_return co_await read_aligned(node, padding.aligned().offset, padding.memory(), flags);
 }
 
-Task<Status> count_read(Node& node, uint64_t bytes, Task<Status> read) {
+Task<Status> read_with_flags(Node& node, uint64_t offset, IoVector into, ReadFlags flags) {
+  if (!is_aligned(offset | into.size(), node.io().limits.request_alignment))
+    return read_padded(node, offset, into, flags);
+  return read_aligned(node, offset, into, flags);
+}
+
+Task<Status> count_waiting(Node& node, uint64_t bytes, Task<Status> read) {
   IoStats::Request request(node.io().stats, IoKind::read, bytes);
   Status status = co_await std::move(read);
   request.done(status.ok());
   co_return status;
 }
 
-Task<Status> read_counted(Node& node, uint64_t offset, IoVector into, ReadFlags flags) {
-  bool aligned = is_aligned(offset | into.size(), node.io().limits.request_alignment);
-  Task<Status> read =
-      aligned ? read_aligned(node, offset, into, flags) : read_padded(node, offset, into, flags);
-  if (!read.is_ready()) return count_read(node, into.size(), std::move(read));
-  IoStats::Request(node.io().stats, IoKind::read, into.size()).done(read.take_ready().ok());
+Task<Status> count_read(Node& node, uint64_t bytes, Task<Status> read) {
+  if (!read.is_ready()) return count_waiting(node, bytes, std::move(read));
+  IoStats::Request(node.io().stats, IoKind::read, bytes).done(read.take_ready().ok());
   return read;
-}
-
-Task<Status> read_populated(Edge& child, uint64_t offset, IoVector into, ReadFlags flags) {
-  Status status = co_await populate(child, offset, into.size());
-  if (!status.ok()) co_return status;
-  co_return co_await read_counted(child.node(), offset, into, flags);
 }
 
 }  // namespace
 
+Task<Status> read_range(Node& node, uint64_t offset, IoVector into) {
+  return read_with_flags(node, offset, into, {});
+}
+
 Task<Status> preadv(Edge& child, uint64_t offset, IoVector into, ReadFlags flags) {
   Status range = check_range(offset, into.size());
   if (!range.ok() || into.empty()) return Task<Status>::ready(range);
+  Node& node = child.node();
   if (flags.has(ReadFlag::copy_on_read)) [[unlikely]]
-    return read_populated(child, offset, into, flags.without(ReadFlag::copy_on_read));
-  return read_counted(child.node(), offset, into, flags);
+    return count_read(node, into.size(), read_and_populate(child, offset, into));
+  return count_read(node, into.size(), read_with_flags(node, offset, into, flags));
 }
 
 }  // namespace strata::io
