@@ -5,6 +5,7 @@
 
 #include "block/crypto/luks_driver.h"
 #include "block/drivers/blkdebug/blkdebug.h"
+#include "block/drivers/compress.h"
 #include "block/drivers/copy_on_read.h"
 #include "block/drivers/file/file.h"
 #include "block/drivers/nbd/nbd.h"
@@ -16,8 +17,9 @@ namespace strata {
 
 std::span<const DriverDescriptor* const> builtin_drivers() noexcept {
   static constexpr std::array kDrivers{
-      &kBlkdebugDriver, &kCopyOnReadDriver, &kFileDriver,   &kHostDeviceDriver, &kLuksDriver,
-      &kNbdDriver,      &kNullAioDriver,    &kNullCoDriver, &kQcow2Driver,      &kRawDriver,
+      &kBlkdebugDriver,   &kCompressDriver, &kCopyOnReadDriver, &kFileDriver,
+      &kHostDeviceDriver, &kLuksDriver,     &kNbdDriver,        &kNullAioDriver,
+      &kNullCoDriver,     &kQcow2Driver,    &kRawDriver,
   };
   return kDrivers;
 }

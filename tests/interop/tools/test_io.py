@@ -59,9 +59,11 @@ def prepare_overlay(directory):
     (directory / "states.conf").write_text(
         '[set-state]\nevent = "pwritev"\nstate = "1"\nnew_state = "2"\n'
         '[inject-error]\nevent = "pwritev_done"\nstate = "2"\niotype = "read"\n')
+    (directory / "cor.conf").write_text('[inject-error]\nevent = "cor_write"\nsector = "128"\n')
     (directory / "a.raw").write_bytes(bytes(1 << 20))
 
 
+COMPRESS = "driver=compress,file.driver=qcow2,file.file.driver=file,file.file.filename="
 LAYERED = [
     ["-C", "-c", "read -P 5 68k 4k", "-c", "map", "o.qcow2"],
     ["-C", "-c", "read -P 0 0 1M", "-c", "map", "o.qcow2"],
@@ -70,6 +72,26 @@ LAYERED = [
     ["-c", "open -C o.qcow2", "-c", "read -P 5 64k 512", "-c", "map"],
     ["-c", "map", "--image-opts",
      "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=o.qcow2"],
+    ["--image-opts", "-c", "truncate 2M", "-c", "length",
+     "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=o.qcow2"],
+    # What was copied, and what is there, is not read once more.
+    ["--image-opts", "-c", "read -P 5 64k 64k", "-c", "read -P 5 64k 64k",
+     "driver=copy-on-read,file.driver=blkdebug,file.config=cor.conf,file.image.driver=qcow2,"
+     "file.image.file.driver=file,file.image.file.filename=o.qcow2"],
+    ["--image-opts", "-c", "write -P 1 64k 64k", "-c", "read -P 1 64k 64k", "-c",
+     "read -P 5 0 192k",
+     "driver=copy-on-read,file.driver=blkdebug,file.config=cor.conf,file.image.driver=qcow2,"
+     "file.image.file.driver=file,file.image.file.filename=o.qcow2"],
+    ["--image-opts", "-c", "write -P 1 0 100k", "-c", "read -P 1 0 100k", "-c",
+     "read -P 5 100k 92k",
+     "-c", "write -z 512k 1k", "-c", "write -c 768k 64k", "-c", "discard 0 64k", "-c", "map",
+     COMPRESS + "o.qcow2"],
+    ["--image-opts", "-c", "write -P 1 0 64k", "-c", "truncate 3M", "-c", "length",
+     COMPRESS + "base.qcow2"],
+    ["--image-opts", "-c", "write 0 64k", "driver=compress,file.driver=raw,"
+     "file.file.driver=file,file.file.filename=a.raw"],
+    ["--image-opts", "-c", "write -c 0 64k",
+     "driver=copy-on-read,file.driver=raw,file.file.driver=file,file.file.filename=a.raw"],
     ["-c", "write 0 64k", "-c", "write 0 64k", "-c", "read 0 64k", "blkdebug:once.conf:o.qcow2"],
     ["-f", "raw", "-c", "read 0 512", "-c", "write 0 512", "-c", "read 0 512", "-c", "read 0 512",
      "blkdebug:states.conf:a.raw"],
@@ -93,6 +115,21 @@ LAYERED = [
 def test_filters_and_overlays_do_as_in_qemu_io(tmp_path, line):
     (ours, _), (qemu, _) = compare.both("qemu-io", [line], tmp_path, prepare_overlay)
     assert ours == qemu
+
+
+def test_a_compressed_disk_may_end_inside_a_cluster(tmp_path):
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "c.qcow2", "100k"], cwd=tmp_path,
+                   check=True)
+    status, said, _ = compare.run(
+        compare.OURS / "qemu-io",
+        ["--image-opts", "-c", "write -P 1 90k 10k", "-c", "write -z 99k 1k", "-c",
+         "read -P 1 90k 9k", "-c", "read -P 0 99k 1k", COMPRESS + "c.qcow2"], tmp_path)
+    assert status == 0 and "failed" not in said
+    checked = subprocess.run(["qemu-img", "check", "c.qcow2"], cwd=tmp_path, check=True,
+                             capture_output=True, text=True)
+    assert "100.00% compressed clusters" in checked.stdout
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "read -P 1 90k 9k", "-c", "read -P 0 0 90k",
+                    "c.qcow2"], cwd=tmp_path, check=True)
 
 
 def test_zoned_commands_are_refused_where_there_are_no_zones(tmp_path):
