@@ -69,18 +69,13 @@ bool Daemon::is_in_use(const UserObject& object) const {
          });
 }
 
-void Daemon::fail(Error error) const {
-  if (sandboxed_) error = explain_refusal(std::move(error));
-  throw error;
+Error Daemon::explain(Error error) const {
+  return sandboxed_ ? explain_refusal(std::move(error)) : error;
 }
 
 Task<void> Daemon::add_node(MainLoop& loop, qapi::BlockdevOptions options) {
   if (!options.node_name) throw Error("'node-name' must be specified for the root node");
-  try {
-    layer_.add_monitor_node(co_await open_node(loop, layer_, std::move(options)));
-  } catch (Error& error) {
-    fail(std::move(error));
-  }
+  layer_.add_monitor_node(co_await open_node(loop, layer_, std::move(options)));
 }
 
 Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) {
@@ -88,11 +83,7 @@ Task<void> Daemon::add_export(MainLoop& loop, qapi::BlockExportOptions options) 
                 [this](const auto& entry) { return exports_.find(entry.first) == nullptr; });
   std::string id = options.id;
   std::vector<std::string> threads = iothread_names(options);
-  try {
-    co_await exports_.add(loop, std::move(options));
-  } catch (Error& error) {
-    fail(std::move(error));
-  }
+  co_await exports_.add(loop, std::move(options));
   for (std::string& thread : threads) export_threads_.emplace(id, std::move(thread));
 }
 

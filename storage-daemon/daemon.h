@@ -64,6 +64,8 @@ class Daemon {
 
   // Errors say then that the sandbox may be what refused something.
   void set_sandboxed() noexcept { sandboxed_ = true; }
+  // The error as it is to be reported.
+  Error explain(Error error) const;
 
   // What options and commands have in common. All throw Error.
   Task<void> add_node(MainLoop& loop, qapi::BlockdevOptions options);
@@ -88,8 +90,6 @@ class Daemon {
  private:
   std::vector<const AioContext*> contexts() const;
   bool is_in_use(const UserObject& object) const;
-  // With what the sandbox has to do with it.
-  [[noreturn]] void fail(Error error) const;
 
   PassedFds passed_;
   ServiceStore service_store_{passed_};

@@ -49,6 +49,12 @@ void PassedFds::add_name(std::string name, int fd) {
   names_.insert_or_assign(std::move(name), fd);
 }
 
+void PassedFds::add(std::string name, UniqueFd fd) {
+  take(name);
+  available_.insert(fd.get());
+  names_.insert_or_assign(std::move(name), fd.release());
+}
+
 int PassedFds::find(const std::string& str) const {
   if (auto named = names_.find(str); named != names_.end()) return named->second;
   if (std::optional<int> number = parse_number(str)) return *number;

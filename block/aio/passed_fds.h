@@ -6,11 +6,13 @@
 #include <string>
 #include <string_view>
 
+#include "block/aio/fd_sets.h"
 #include "block/base/unique_fd.h"
 
 namespace strata {
 
-// The descriptors that a parent handed down. Each can be taken once.
+// The descriptors that a parent handed down, and those that came over a monitor. Each can be taken
+// once, except from a set.
 class PassedFds {
  public:
   // Knows nothing: every look-up fails.
@@ -23,6 +25,12 @@ class PassedFds {
   const std::map<std::string, int, std::less<>>& names() const noexcept { return names_; }
   bool has_name(std::string_view name) const { return names_.contains(name); }
 
+  // One that came later. Closes what had that name.
+  void add(std::string name, UniqueFd fd);
+
+  FdSets& sets() noexcept { return sets_; }
+  const FdSets& sets() const noexcept { return sets_; }
+
   // The socket called `str`: a name or a decimal number. Throws Error if there is none.
   UniqueFd take_socket(const std::string& str);
   // Whatever was handed down under `name`; empty if nothing was, or it has been taken.
@@ -33,6 +41,7 @@ class PassedFds {
 
   std::set<int> available_;
   std::map<std::string, int, std::less<>> names_;
+  FdSets sets_;
 };
 
 }  // namespace strata

@@ -73,6 +73,10 @@ class LoggedStream final : public PlainStream {
   Task<Result<size_t>> read_some(IoVector into, CancelToken cancel = {}) override {
     return inner_->read_some(into, cancel);
   }
+  Task<Result<size_t>> read_some_with_fds(IoVector into, std::vector<UniqueFd>& fds,
+                                          CancelToken cancel = {}) override {
+    return inner_->read_some_with_fds(into, fds, cancel);
+  }
   Task<Status> write(std::span<iovec> parts, CancelToken cancel = {}) override {
     log_->write(parts);
     return inner_->write(parts, cancel);

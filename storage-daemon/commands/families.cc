@@ -10,6 +10,7 @@ CommandTable make_command_table() {
   serve_block_query_commands(table);
   serve_chardev_commands(table);
   serve_check_commands(table);
+  serve_descriptor_commands(table);
   serve_export_commands(table);
   serve_job_commands(table);
   serve_monitor_commands(table);

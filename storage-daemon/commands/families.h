@@ -13,6 +13,7 @@ void serve_block_commands(CommandTable& table);
 void serve_block_query_commands(CommandTable& table);
 void serve_chardev_commands(CommandTable& table);
 void serve_check_commands(CommandTable& table);
+void serve_descriptor_commands(CommandTable& table);
 void serve_export_commands(CommandTable& table);
 void serve_job_commands(CommandTable& table);
 void serve_monitor_commands(CommandTable& table);

@@ -72,9 +72,11 @@ void QmpSession::negotiate(bool enable_oob) {
 Task<void> QmpSession::read() {
   std::array<char, 4096> buffer;
   while (!finishing_) {
-    Result<size_t> got = co_await stream_->read_some(IoVector::buffer(buffer.data(), buffer.size()),
-                                                     stop_reading_.token());
+    std::vector<UniqueFd> fds;
+    Result<size_t> got = co_await stream_->read_some_with_fds(
+        IoVector::buffer(buffer.data(), buffer.size()), fds, stop_reading_.token());
     if (!got || *got == 0) break;
+    if (!fds.empty()) received_fd_ = std::move(fds.front());
     std::string_view input(buffer.data(), *got);
     while (!finishing_) {
       std::optional<Input> item = parser_.next(input);
@@ -172,7 +174,7 @@ Task<boost::json::object> QmpSession::respond(const boost::json::value& input) {
     // A reply has no place for the hint; whoever reads the log may be helped by it.
     if (!error.hint_text().empty())
       log_error("{}\n{}", error.text(), error.hint_text().substr(0, error.hint_text().size() - 1));
-    co_return make_error_reply(error, id);
+    co_return make_error_reply(daemon_.explain(error), id);
   } catch (const std::bad_alloc&) {
     co_return make_error_reply(Error("Out of memory"), id);
   }

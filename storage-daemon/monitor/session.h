@@ -40,6 +40,8 @@ class QmpSession final : private EventListener {
   // For qmp_capabilities.
   void negotiate(bool enable_oob);
   bool is_negotiated() const noexcept { return negotiated_; }
+  // The descriptor that came last and has not been taken; of several that came together, the first.
+  UniqueFd take_received_fd() noexcept { return std::move(received_fd_); }
 
  private:
   using Input = qapi::JsonParser::Item;
@@ -64,6 +66,7 @@ class QmpSession final : private EventListener {
   bool oob_ = false;
 
   qapi::JsonParser parser_;
+  UniqueFd received_fd_;
   std::deque<Input> queue_;
   bool executing_ = false;
   std::string output_;  // not handed to the stream yet

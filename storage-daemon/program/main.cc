@@ -78,7 +78,7 @@ Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
     failure = std::move(error);
   }
   if (failure)
-    report(*failure);
+    report(daemon.explain(*failure));
   else
     co_await daemon.wait_for_shutdown();
   notify_service_manager("STOPPING=1");

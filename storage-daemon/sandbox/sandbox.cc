@@ -103,8 +103,8 @@ Error explain_refusal(Error error) {
                  error.text().ends_with("Operation not permitted");
   if (!refused) return error;
   return Error(
-      "{} (the sandbox allows the directories that the command line names, and those of "
-      "--allow-path)",
+      "{} (the sandbox allows the directories that the command line names, those of --allow-path, "
+      "and files of descriptors)",
       error.text());
 }
 

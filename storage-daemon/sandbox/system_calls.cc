@@ -78,6 +78,9 @@ void restrict_system_calls() {
     check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(ioctl), 1,
                            SCMP_A1(SCMP_CMP_MASKED_EQ, kInt, request)),
           "ioctl");
+  // Limits of this process only.
+  check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_NE, 0)),
+        "prlimit64");
   // Threads, but no processes. The flags of clone3() are out of a filter's sight: without it, the C
   // library uses clone().
   check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(clone), 1,

@@ -36,7 +36,7 @@ def test_bad_schemas_are_refused_and_good_ones_are_not():
 
 
 def test_the_schema_holds_the_whole_interface(schema):
-    assert len(schema.commands()) == 78
+    assert len(schema.commands()) == 83
     assert len(schema.events()) == 13
     assert schema.pragmas.doc_required
 

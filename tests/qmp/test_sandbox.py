@@ -31,6 +31,7 @@ PROBE = r"""
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -64,6 +65,7 @@ static void* probe(void* unused) {
   say(fd, "clone", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
   say(fd, "ptrace", ptrace(PTRACE_ATTACH, getppid(), 0, 0));
   say(fd, "signal", kill(getppid(), 0));
+  say(fd, "limits-of-others", prlimit(getppid(), RLIMIT_NOFILE, NULL, NULL));
   say(fd, "mount", mount("none", "/mnt", "tmpfs", 0, NULL));
   say(fd, "packet", socket(AF_PACKET, SOCK_RAW, 0));
   errno = 0;
@@ -161,7 +163,8 @@ def test_other_directories_are_closed(elsewhere):
                                  filename=str(elsewhere / "other.img"))
         assert error == (
             f"Could not open '{elsewhere}/other.img': Permission denied (the sandbox allows the "
-            "directories that the command line names, and those of --allow-path)")
+            "directories that the command line names, those of --allow-path, and files of "
+            "descriptors)")
         daemon.qmp.cmd("blockdev-add", disk_of(daemon))  # its own directory is the socket's
 
 
@@ -176,6 +179,17 @@ def test_a_descriptor_needs_no_path(elsewhere):
         with running(sandboxed(pass_fds=(image.fileno(),))) as daemon:
             daemon.qmp.cmd("blockdev-add", driver="file", node_name="other",
                            filename=f"/dev/fdset/{image.fileno()}")
+
+
+def test_a_descriptor_that_comes_later_needs_no_path(elsewhere):
+    with open(elsewhere / "other.img", "r+b") as image, running(sandboxed()) as daemon:
+        assert "(the sandbox allows" in daemon.qmp.error(
+            "chardev-add", id="log", backend={"type": "file", "data": {
+                "out": str(elsewhere / "log")}})
+        daemon.qmp.with_fds(image.fileno()).cmd("add-fd", fdset_id=1)
+        daemon.qmp.cmd("blockdev-add", driver="file", node_name="other",
+                       filename="/dev/fdset/1")
+        daemon.qmp.cmd("block_resize", node_name="other", size=4 << 20)
 
 
 def test_links_lead_where_they_lead(elsewhere):

@@ -37,6 +37,7 @@ class QMP:
         self.events = []
         self.greeting = None
         self._buffer = b""
+        self._fds = ()
 
     @classmethod
     def connect(cls, address, negotiate=True, oob=False):
@@ -61,7 +62,16 @@ class QMP:
     # Raw text.
 
     def send_text(self, text):
-        self.sock.sendall(text.encode() if isinstance(text, str) else text)
+        data = text.encode() if isinstance(text, str) else text
+        if self._fds:
+            data = data[socket.send_fds(self.sock, [data], self._fds):]
+            self._fds = ()
+        self.sock.sendall(data)
+
+    def with_fds(self, *fds):
+        """The client again, which sends these descriptors along with the next message."""
+        self._fds = fds
+        return self
 
     def recv_line(self, timeout=None):
         """The next line without its end; QMPClosed at the end of the stream."""

@@ -131,9 +131,9 @@ Task<void> FileDriver::open(OpenContext& context) {
 
   follows_writers_ = node_options.auto_read_only && !node_options.read_only;
   is_open_writable_ = !node_options.read_only && !follows_writers_;
-  UniqueFd fd = open_image_file(filename_, is_device() ? FileKind::device : FileKind::regular,
-                                descriptor().format_name(),
-                                {.writable = is_open_writable_, .direct = direct_});
+  UniqueFd fd = open_image_file(
+      filename_, is_device() ? FileKind::device : FileKind::regular, descriptor().format_name(),
+      {.writable = is_open_writable_, .direct = direct_}, context.layer.surroundings().passed_fds);
 
   HostDisk::Options disk_options{.direct = direct_,
                                  .engine = choose_engine(engine_of(options.aio), direct_),
@@ -302,7 +302,8 @@ void FileDriver::prepare_permissions(MainLoop&, Permissions permissions) {
   bool want_writable = permissions.needed.has_any(kWriting);
   if (follows_writers_ && want_writable != is_open_writable_) {
     replacement_ =
-        reopen_image_file(disk_->fd(), filename_, {.writable = want_writable, .direct = direct_});
+        reopen_image_file(disk_->fd(), filename_, {.writable = want_writable, .direct = direct_},
+                          node().layer().surroundings().passed_fds);
     replacement_is_writable_ = want_writable;
   }
   try {

@@ -8,15 +8,19 @@
 
 #include <cerrno>
 #include <charconv>
+#include <climits>
+#include <optional>
 #include <string_view>
 
+#include "block/aio/passed_fds.h"
 #include "block/base/error.h"
 
 namespace strata {
 namespace {
 
-// Names of descriptors that the process was started with.
-constexpr std::string_view kDescriptorPrefixes[] = {"fd:", "/dev/fdset/"};
+// Names of descriptors.
+constexpr std::string_view kFdPrefix = "fd:";
+constexpr std::string_view kSetPrefix = "/dev/fdset/";
 
 int flags_of(OpenMode mode) noexcept {
   return (mode.writable ? O_RDWR : O_RDONLY) | (mode.direct ? O_DIRECT : 0) | O_CLOEXEC;
@@ -55,11 +59,14 @@ void check_device_writable(int fd) {
     throw Error::from_errno(EACCES, "The device is not writable");
 }
 
-std::string_view descriptor_number(std::string_view name) noexcept {
-  for (std::string_view prefix : kDescriptorPrefixes) {
-    if (name.starts_with(prefix)) return name.substr(prefix.size());
-  }
-  return {};
+// The number behind the prefix; nothing where that is not one.
+template <class Number>
+std::optional<Number> number_after(std::string_view prefix, std::string_view name) noexcept {
+  name.remove_prefix(prefix.size());
+  Number number = 0;
+  auto [end, bad] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (bad != std::errc() || end != name.data() + name.size() || number < 0) return std::nullopt;
+  return number;
 }
 
 // Every descriptor of our own is closed on exec, so one that is not was handed down.
@@ -70,14 +77,9 @@ bool is_inherited(int fd) noexcept {
 
 // The file behind an inherited descriptor, opened anew in `mode`; or, where its name may not be
 // opened, the descriptor itself, if it is open in that mode.
-UniqueFd open_inherited(std::string_view number, const std::string& name, OpenMode mode) {
-  int fd = -1;
-  auto [end, bad] = std::from_chars(number.data(), number.data() + number.size(), fd);
-  if (bad != std::errc() || end != number.data() + number.size())
-    throw Error("Could not open '{}': a descriptor is named by its number", name);
-  if (!is_inherited(fd)) throw Error::from_errno(EBADF, "Could not open '{}'", name);
+UniqueFd open_inherited(int fd, const std::string& name, OpenMode mode) {
   try {
-    return reopen_image_file(fd, name, mode);
+    return reopen_image_file(fd, name, mode, nullptr);
   } catch (const Error& error) {
     int flags = ::fcntl(fd, F_GETFL);
     bool can_write = (flags & O_ACCMODE) == O_RDWR;
@@ -88,17 +90,43 @@ UniqueFd open_inherited(std::string_view number, const std::string& name, OpenMo
   }
 }
 
+UniqueFd open_descriptor(const std::string& name, OpenMode mode) {
+  std::optional<int> fd = number_after<int>(kFdPrefix, name);
+  if (!fd) throw Error("Could not open '{}': a descriptor is named by its number", name);
+  if (!is_inherited(*fd)) throw Error::from_errno(EBADF, "Could not open '{}'", name);
+  return open_inherited(*fd, name, mode);
+}
+
+UniqueFd open_of_set(const std::string& name, OpenMode mode, const PassedFds* passed) {
+  std::optional<int64_t> set = number_after<int64_t>(kSetPrefix, name);
+  if (!set) throw Error("Could not parse fdset {}", name);
+  if (passed != nullptr && passed->sets().all().contains(*set)) {
+    UniqueFd fd = passed->sets().duplicate(*set, flags_of(mode));
+    if (fd) return fd;
+  } else if (*set <= INT_MAX && is_inherited(static_cast<int>(*set))) {
+    return open_inherited(static_cast<int>(*set), name, mode);
+  } else {
+    errno = ENOENT;
+  }
+  throw Error::from_errno(errno, "Could not dup FD for {} flags {:x}", name,
+                          flags_of(mode) & ~O_CLOEXEC);
+}
+
+UniqueFd open_named(const std::string& name, OpenMode mode, const PassedFds* passed) {
+  if (name.starts_with(kSetPrefix)) return open_of_set(name, mode, passed);
+  if (name.starts_with(kFdPrefix)) return open_descriptor(name, mode);
+  return UniqueFd(open_file(name.c_str(), flags_of(mode)));
+}
+
 }  // namespace
 
 UniqueFd open_image_file(const std::string& name, FileKind kind, std::string_view driver,
-                         OpenMode mode) {
+                         OpenMode mode, const PassedFds* passed) {
   struct stat info{};
   // To open a FIFO may take for ever.
   if (::stat(name.c_str(), &info) == 0 && S_ISFIFO(info.st_mode))
     check_kind(info, name, kind, driver);
-  std::string_view number = descriptor_number(name);
-  UniqueFd fd = number.empty() ? UniqueFd(open_file(name.c_str(), flags_of(mode)))
-                               : open_inherited(number, name, mode);
+  UniqueFd fd = open_named(name, mode, passed);
   if (!fd) throw open_error(errno, name, mode);
   if (::fstat(fd.get(), &info) != 0) throw Error::from_errno(errno, "Could not stat file");
   check_kind(info, name, kind, driver);
@@ -106,7 +134,9 @@ UniqueFd open_image_file(const std::string& name, FileKind kind, std::string_vie
   return fd;
 }
 
-UniqueFd reopen_image_file(int fd, const std::string& name, OpenMode mode) {
+UniqueFd reopen_image_file(int fd, const std::string& name, OpenMode mode,
+                           const PassedFds* passed) {
+  if (passed != nullptr && name.starts_with(kSetPrefix)) return open_of_set(name, mode, passed);
   std::string same = "/proc/self/fd/" + std::to_string(fd);
   UniqueFd again(open_file(same.c_str(), flags_of(mode)));
   if (!again && errno == ENOENT) {  // no /proc here, or one without this process

@@ -180,7 +180,8 @@ TEST_CASE("What cannot be opened is refused in QEMU's words") {
   check(options_for("/var/tmp"), "Could not open '/var/tmp': Is a directory");
   check(options_for(regular, false, false, qapi::BlockdevDriver::host_device),
         "'host_device' driver requires '" + regular + "' to be either a character or block device");
-  check(options_for("/dev/fdset/999"), "Could not open '/dev/fdset/999': Bad file descriptor");
+  check(options_for("/dev/fdset/999"),
+        "Could not dup FD for /dev/fdset/999 flags 2: No such file or directory");
   check(options_for("fd:x"), "Could not open 'fd:x': a descriptor is named by its number");
   std::string fifo = directory / "fifo";
   REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
@@ -228,12 +229,13 @@ namespace {
 Task<void> open_by_descriptor(World& world, std::string path) {
   UniqueFd inherited(::open(path.c_str(), O_RDWR));  // not closed on exec, as those handed down
   UniqueFd ours(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  for (const char* prefix : {"fd:", "/dev/fdset/"}) {
+  for (const char* prefix : {"fd:", "/dev/fdset/"})
     CHECK(co_await failure(world, options_for(prefix + std::to_string(inherited.get()))) == "");
-    std::string name = prefix + std::to_string(ours.get());
-    CHECK(co_await failure(world, options_for(name)) ==
-          "Could not open '" + name + "': Bad file descriptor");
-  }
+  std::string number = std::to_string(ours.get());
+  CHECK(co_await failure(world, options_for("fd:" + number)) ==
+        "Could not open 'fd:" + number + "': Bad file descriptor");
+  CHECK(co_await failure(world, options_for("/dev/fdset/" + number)) ==
+        "Could not dup FD for /dev/fdset/" + number + " flags 2: No such file or directory");
 }
 
 }  // namespace
