@@ -147,6 +147,12 @@ Task<Help> process(MainLoop& loop, Daemon& daemon, const CommandLineOption& opti
 
 Task<Help> process_options(MainLoop& loop, Daemon& daemon, const CommandLine& line) {
   if (line.daemonize) daemon.chardevs().forbid_stdio();
+  // Clients may be at the sockets before the exports are.
+  struct Expecting {
+    NbdService& nbd;
+    explicit Expecting(NbdService& service) : nbd(service) { nbd.expect_exports(); }
+    ~Expecting() { nbd.exports_complete(); }
+  } expecting(daemon.nbd());
   for (const CommandLineOption& option : line.options) {
     if (daemon.is_shutting_down()) break;
     try {

@@ -2,10 +2,13 @@
 """Where the NBD server listens, and several servers in one daemon."""
 
 import errno
+import os
+import signal
 import socket
 
 import pytest
 
+from support import nbd_wire as wire
 from support.daemon import listening_socket, run_daemon
 from support.nbd_wire import NBD
 from support.tools import nbdinfo, qemu_io
@@ -65,6 +68,86 @@ def test_a_descriptor_passed_in(start, tmp_path):
     sock.close()
     assert reads(path)
     assert daemon.alive()
+
+
+@pytest.fixture
+def starting(start):
+    """A daemon that serves NBD, and waits for a device's client before it goes on to its export."""
+    prepared = start.prepare(
+        "--blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on",
+        "--nbd-server", "addr.type=unix,addr.path=nbd.sock",
+        "--export", "nbd,id=early,node-name=disk",
+        "--chardev", "socket,id=c,path=wait.sock,server=on,wait=on",
+        "--export", "nbd,id=late,node-name=disk,name=late", monitor=False)
+    prepared.start()
+    # The device waits for its client; what comes before it has been done.
+    prepared.wait_for(lambda: os.path.exists(prepared.file("wait.sock")), "the device")
+    return prepared
+
+
+def let_go_on(daemon):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(daemon.file("wait.sock"))
+
+
+def answers_nothing(client):
+    client.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    client.sock.settimeout(30)
+    return True
+
+
+@pytest.mark.strata_only("QEMU answers nobody while options are carried out")
+def test_a_client_of_an_export_yet_to_come_waits_for_it(starting):
+    with NBD(starting.nbd_path) as client:
+        client.hello()
+        client.send_option(wire.OPT_GO, client.info_data("late"))
+        assert answers_nothing(client)
+        let_go_on(starting)
+        kinds = [client.option_reply()[1] for _ in range(3)]
+        assert kinds == [wire.REP_INFO, wire.REP_INFO, wire.REP_ACK]
+        assert client.read(0, 512) == bytes(512)
+
+
+@pytest.mark.strata_only("QEMU answers nobody while options are carried out")
+def test_an_export_that_is_there_is_served_while_others_are_yet_to_come(starting):
+    with NBD(starting.nbd_path) as client:
+        client.open("disk")
+        assert client.read(0, 512) == bytes(512)
+    let_go_on(starting)
+
+
+@pytest.mark.strata_only("QEMU answers nobody while options are carried out")
+def test_a_list_of_exports_waits_until_all_are_there(starting):
+    with NBD(starting.nbd_path) as client:
+        client.hello()
+        client.send_option(wire.OPT_LIST)
+        assert answers_nothing(client)
+        let_go_on(starting)
+        names = [client.option_reply()[2][4:] for _ in range(3)]
+        assert names == [b"disk", b"late", b""]
+
+
+@pytest.mark.strata_only("QEMU answers nobody while options are carried out")
+def test_an_export_that_never_came_is_refused_in_the_end(starting):
+    with NBD(starting.nbd_path) as client:
+        client.hello()
+        client.send_option(wire.OPT_GO, client.info_data("other"))
+        assert answers_nothing(client)
+        let_go_on(starting)
+        assert client.option_reply()[1] == wire.REP_ERR_UNKNOWN
+
+
+@pytest.mark.strata_only("QEMU answers nobody while options are carried out")
+def test_a_daemon_that_ends_before_its_exports_are_there_lets_clients_go(starting):
+    with NBD(starting.nbd_path) as client:
+        client.hello()
+        client.send_option(wire.OPT_GO, client.info_data("late"))
+        assert answers_nothing(client)
+        starting.signal(signal.SIGTERM)
+        client.expect_closed(30)
+    assert starting.wait() == 0
 
 
 def test_a_descriptor_that_does_not_listen_is_refused(tmp_path):

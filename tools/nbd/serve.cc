@@ -201,6 +201,7 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
     end.server = server.get();
     server->on_client_gone([&end](bool had_export) { end.client_gone(had_export); });
     server->add_export(served);
+    server->begin();
     PidFile pid_file;
     if (line.pid_file) pid_file = PidFile(*line.pid_file);
     start.ready();

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "block/coro/event.h"
+
 namespace strata::nbd_export {
 
 class NbdExport;
@@ -19,7 +21,11 @@ class ExportTable {
   void remove(const NbdExport& removed) noexcept;
   const std::vector<std::shared_ptr<NbdExport>>& all() const noexcept { return exports_; }
 
+  // Not set while more exports are promised: who asks for one that is not there yet waits for it.
+  Event& complete() const noexcept { return complete_; }
+
  private:
+  mutable Event complete_{true};
   std::vector<std::shared_ptr<NbdExport>> exports_;
 };
 

@@ -74,6 +74,8 @@ class Handshake {
   Task<Next> refuse_unknown(nbd::Option option, std::string_view name);
 
   // options_export.cc
+  // Null where there is none of that name, and none is promised any more.
+  Task<std::shared_ptr<NbdExport>> find_export(std::string name);
   Task<Next> list();
   Task<Next> info(nbd::Option option, Payload payload);
   Task<Next> export_name(Payload payload);

@@ -12,14 +12,22 @@ using nbd::Info;
 using nbd::Option;
 using nbd::OptionReply;
 
+Task<std::shared_ptr<NbdExport>> Handshake::find_export(std::string name) {
+  std::shared_ptr<NbdExport> found = exports_.find(name);
+  if (found || exports_.complete().is_set()) co_return found;
+  co_await exports_.complete().wait();
+  co_return exports_.find(name);
+}
+
 Task<Handshake::Next> Handshake::list() {
+  co_await exports_.complete().wait();
   nbd::Message reply;
   for (const auto& each : exports_.all()) {
     reply.put(nbd::build_server_entry({.name = each->name(), .description = each->description()})
                   .bytes());
   }
   reply.put(nbd::build_ack(Option::list).bytes());
-  return answer(std::move(reply));
+  co_return co_await answer(std::move(reply));
 }
 
 Task<Handshake::Next> Handshake::info(Option option, Payload payload) {
@@ -27,7 +35,7 @@ Task<Handshake::Next> Handshake::info(Option option, Payload payload) {
   if (auto* fault = std::get_if<nbd::OptionFault>(&parsed))
     co_return co_await refuse(option, *fault);
   auto& wanted = std::get<nbd::InfoOption>(parsed);
-  std::shared_ptr<NbdExport> target = exports_.find(wanted.name);
+  std::shared_ptr<NbdExport> target = co_await find_export(std::string(wanted.name));
   if (!target) co_return co_await refuse_unknown(option, wanted.name);
 
   nbd::Message reply;
@@ -60,7 +68,7 @@ Task<Handshake::Next> Handshake::info(Option option, Payload payload) {
 }
 
 Task<Handshake::Next> Handshake::export_name(Payload payload) {
-  std::shared_ptr<NbdExport> target = exports_.find(nbd::as_text(payload));
+  std::shared_ptr<NbdExport> target = co_await find_export(std::string(nbd::as_text(payload)));
   if (!target) co_return give_up("export not found");
   nbd::Message reply = nbd::encode_export_name_reply(
       {.size = target->size(), .transmission_flags = target->flags(mode_)}, no_zeroes_);

@@ -41,16 +41,18 @@ Task<Handshake::Next> Handshake::meta_context(Option option, Payload payload) {
     contexts_.clear();
     contexts_of_.reset();
     if (mode_ == nbd::ReplyMode::simple) {
-      return refuse(option, nbd::OptionReply::err_invalid,
-                    fmt::format("request option '{}' when structured reply is not negotiated",
-                                to_string(option)));
+      co_return co_await refuse(
+          option, nbd::OptionReply::err_invalid,
+          fmt::format("request option '{}' when structured reply is not negotiated",
+                      to_string(option)));
     }
   }
   auto parsed = nbd::parse_meta_option(option, payload);
-  if (auto* fault = std::get_if<nbd::OptionFault>(&parsed)) return refuse(option, *fault);
+  if (auto* fault = std::get_if<nbd::OptionFault>(&parsed))
+    co_return co_await refuse(option, *fault);
   auto& wanted = std::get<nbd::MetaOption>(parsed);
-  std::shared_ptr<NbdExport> target = exports_.find(wanted.name);
-  if (!target) return refuse_unknown(option, wanted.name);
+  std::shared_ptr<NbdExport> target = co_await find_export(std::string(wanted.name));
+  if (!target) co_return co_await refuse_unknown(option, wanted.name);
 
   nbd::MetaOffer offer = target->meta_offer();
   nbd::MetaSelection selection;
@@ -61,7 +63,7 @@ Task<Handshake::Next> Handshake::meta_context(Option option, Payload payload) {
     contexts_ = std::move(selection);
     contexts_of_ = std::move(target);
   }
-  return answer(std::move(reply));
+  co_return co_await answer(std::move(reply));
 }
 
 }  // namespace strata::nbd_export

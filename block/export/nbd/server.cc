@@ -98,8 +98,11 @@ NbdServer::NbdServer(MainLoop& loop, ServerLimits limits, TlsPolicy tls,
   for (ListeningSocket& socket : sockets) {
     files_.push_back(std::move(socket.file));
     listeners_.push_back(std::make_unique<Listener>(loop.context(), std::move(socket.fd)));
-    scope_.spawn(accept_loop(*listeners_.back()));
   }
+}
+
+void NbdServer::begin() {
+  for (auto& listener : listeners_) scope_.spawn(accept_loop(*listener));
 }
 
 NbdServer::~NbdServer() = default;
@@ -122,6 +125,7 @@ Task<void> NbdServer::remove_export(std::shared_ptr<NbdExport> removed) {
 
 Task<void> NbdServer::stop() {
   stopping_.cancel();
+  exports_complete();
   for (Client* client : clients_) client->stream.shutdown();
   co_await scope_.join();
   listeners_.clear();
@@ -176,7 +180,12 @@ Task<std::optional<Agreement>> NbdServer::shake_hands(Client& client) {
 
 Task<void> NbdServer::limit_handshake(Client& client, CancelToken done) {
   auto limit = std::chrono::seconds(limits_.handshake_seconds);
-  if (co_await loop_.context().sleep_for(limit, done)) client.stream.shutdown();
+  bool over = true;
+  do {
+    over = exports_.complete().is_set();
+    if (!co_await loop_.context().sleep_for(limit, done)) co_return;
+  } while (!over);
+  client.stream.shutdown();
 }
 
 }  // namespace strata::nbd_export

@@ -41,7 +41,7 @@ class NbdServer {
   // Told that a client has gone; `served` if it had got past the handshake.
   using ClientGone = std::function<void(bool served)>;
 
-  // `sockets` listen already.
+  // `sockets` listen already; nobody is accepted before begin().
   NbdServer(MainLoop& loop, ServerLimits limits, TlsPolicy tls,
             std::vector<ListeningSocket> sockets, Report report);
   // Stopped before.
@@ -49,11 +49,17 @@ class NbdServer {
   NbdServer(const NbdServer&) = delete;
   NbdServer& operator=(const NbdServer&) = delete;
 
+  void begin();
   void on_client_gone(ClientGone callback) { client_gone_ = std::move(callback); }
   const ServerLimits& limits() const noexcept { return limits_; }
   const ExportTable& exports() const noexcept { return exports_; }
   // How many clients there are, those in the handshake included.
   size_t clients() const noexcept { return clients_.size(); }
+
+  // More exports will come: until exports_complete() a client that asks for one that is not there
+  // waits, and its handshake has all the time it needs.
+  void expect_exports() noexcept { exports_.complete().reset(); }
+  void exports_complete() noexcept { exports_.complete().set(); }
 
   // Throws Error where the name is taken.
   void add_export(std::shared_ptr<NbdExport> added);

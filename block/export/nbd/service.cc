@@ -128,9 +128,22 @@ Task<void> NbdService::start(MainLoop& loop, std::string id, SocketAddress addre
   } starting(starting_, id);
   std::vector<ListeningSocket> sockets =
       co_await listen_on(loop.context(), std::move(address), SOMAXCONN, passed_);
-  servers_.emplace(
-      id, std::make_unique<NbdServer>(loop, limits, std::move(tls), std::move(sockets),
-                                      [](std::string_view text) { log_error("{}", text); }));
+  auto server = std::make_unique<NbdServer>(loop, limits, std::move(tls), std::move(sockets),
+                                            [](std::string_view text) { log_error("{}", text); });
+  // A client may be there already, and be quick.
+  if (more_exports_) server->expect_exports();
+  server->begin();
+  servers_.emplace(id, std::move(server));
+}
+
+void NbdService::expect_exports() noexcept {
+  more_exports_ = true;
+  for (auto& [id, server] : servers_) server->expect_exports();
+}
+
+void NbdService::exports_complete() noexcept {
+  more_exports_ = false;
+  for (auto& [id, server] : servers_) server->exports_complete();
 }
 
 Task<void> NbdService::stop(MainLoop& loop, std::string id) {

@@ -29,6 +29,9 @@ class NbdService {
   // Throws Error: it runs already, or the address cannot be listened to.
   Task<void> start(MainLoop& loop, std::string id, SocketAddress address,
                    nbd_export::ServerLimits limits, nbd_export::TlsPolicy tls = {});
+  // Between these two, clients wait for exports that are not there yet: in all servers.
+  void expect_exports() noexcept;
+  void exports_complete() noexcept;
   // Closes its exports, then the server. Throws Error if it does not run.
   Task<void> stop(MainLoop& loop, std::string id);
   Task<void> stop_all(MainLoop& loop);
@@ -42,6 +45,7 @@ class NbdService {
 
   ExportRegistry& exports_;
   PassedFds& passed_;
+  bool more_exports_ = false;
   std::set<std::string> starting_;
   std::map<std::string, std::unique_ptr<nbd_export::NbdServer>> servers_;
 };
