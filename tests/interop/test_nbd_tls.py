@@ -211,12 +211,31 @@ def test_server_with_wrong_objects_is_refused(daemon, pki, arguments, text):
 class Tls:
     """TLS over a client's socket, for more of the handshake by hand."""
 
-    def __init__(self, client, directory):
+    def __init__(self, client, directory, ciphers=None):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if ciphers:
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
         context.check_hostname = False
         context.load_verify_locations(directory / "ca-cert.pem")
         context.load_cert_chain(directory / "client-cert.pem", directory / "client-key.pem")
         client.sock = context.wrap_socket(client.sock)
+
+
+def has_fast_aes():
+    with open("/proc/cpuinfo") as info:
+        return " aes" in info.read()
+
+
+@pytest.mark.skipif(not has_fast_aes(), reason="the processor does not know AES")
+def test_the_server_chooses_the_cipher_that_the_processor_knows(daemon, pki):
+    serve(daemon, pki)
+    with NBD(daemon.nbd_path) as client:
+        client.hello()
+        assert client.option(wire.OPT_STARTTLS) == [(wire.REP_ACK, b"")]
+        Tls(client, pki / "alice",
+            ciphers="ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256")
+        assert client.sock.cipher()[0] == "ECDHE-ECDSA-AES128-GCM-SHA256"
 
 
 @pytest.fixture

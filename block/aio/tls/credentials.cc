@@ -2,6 +2,9 @@
 #include "block/aio/tls/credentials.h"
 
 #include <fcntl.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 #include <unistd.h>
 
 #include <array>
@@ -224,8 +227,35 @@ std::string read_credentials_file(const std::string& path, size_t most) {
   }
 }
 
+namespace {
+
+// Where the processor knows AES, nothing else comes near to its speed, and the server's order
+// counts: keys that are shared beforehand would otherwise lead to CHACHA20, which is a tenth as
+// fast.
+constexpr std::string_view kFastAes =
+    ":-CHACHA20-POLY1305:-AES-256-CCM:-AES-128-CCM:-AES-256-CBC:-AES-128-CBC"
+    ":+CHACHA20-POLY1305:+AES-256-CCM:+AES-128-CCM:+AES-256-CBC:+AES-128-CBC:%SERVER_PRECEDENCE";
+
+bool has_fast_aes() noexcept {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("aes") != 0 && __builtin_cpu_supports("pclmul") != 0;
+#elif defined(__aarch64__)
+  return (::getauxval(AT_HWCAP) & HWCAP_AES) != 0;
+#else
+  return false;
+#endif
+}
+
+std::string default_priority() {
+  std::string priority = "NORMAL";
+  if (has_fast_aes()) priority += kFastAes;
+  return priority;
+}
+
+}  // namespace
+
 std::string TlsCredentials::priority() const {
-  std::string chosen = options_.priority.value_or("NORMAL");
+  std::string chosen = options_.priority ? *options_.priority : default_priority();
   switch (kind_) {
     case Kind::anonymous:
       return chosen + ":+ANON-DH";
