@@ -9,13 +9,12 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 
 import pytest
 
 from support import nbd_wire as wire
 from support.program import ROOT, is_oracle, slow_factor
-from support.tools import run
+from support.tools import run, wait_until
 
 pytestmark = pytest.mark.skipif(is_oracle(), reason="tests our own tools")
 
@@ -30,13 +29,6 @@ def strata_io(uri, *commands, check=True):
     if check:
         assert done.returncode == 0 and "failed" not in done.stdout, done.stdout
     return done.stdout
-
-
-def wait_until(condition, what, seconds=30):
-    deadline = time.monotonic() + seconds * slow_factor()
-    while not condition():
-        assert time.monotonic() < deadline, f"no sign of {what}"
-        time.sleep(0.01)
 
 
 @pytest.fixture

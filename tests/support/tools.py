@@ -4,6 +4,7 @@
 import json
 import os
 import subprocess
+import time
 
 from support.program import slow_factor
 
@@ -16,6 +17,13 @@ def run(*command, check=True, timeout=60, **options):
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}")
     return done
+
+
+def wait_until(condition, what, seconds=30):
+    deadline = time.monotonic() + seconds * slow_factor()
+    while not condition():
+        assert time.monotonic() < deadline, f"no sign of {what}"
+        time.sleep(0.01)
 
 
 def nbdinfo(uri, *options):

@@ -21,6 +21,8 @@ constexpr Duration kFirstPause = std::chrono::milliseconds(50);
 constexpr Duration kLongestPause = std::chrono::seconds(4);
 // A server that accepts and then says nothing is as good as none.
 constexpr Duration kHandshakeLimit = std::chrono::seconds(60);
+// The request that has a context's own connection made is held up for so long at most.
+constexpr Duration kOwnLimit = std::chrono::seconds(3);
 
 // Shuts the stream down when the time is over, or when cancelled.
 Task<void> limit_handshake(AioContext& context, Channel& channel, CancelToken done,
@@ -28,6 +30,11 @@ Task<void> limit_handshake(AioContext& context, Channel& channel, CancelToken do
   if (!co_await context.sleep_for(kHandshakeLimit, done)) co_return;
   timed_out = true;
   channel.shutdown();
+}
+
+Task<void> cancel_after(AioContext& context, Duration limit, CancelToken done,
+                        CancelSource& cancelled) {
+  if (co_await context.sleep_for(limit, done)) cancelled.cancel();
 }
 
 // Ends a handshake whose client is closed.
@@ -47,6 +54,17 @@ void send_small_requests_at_once(int fd) noexcept {
   int one = 1;
   // Fails where it is not TCP.
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+bool changes_data(const Call& call) noexcept {
+  switch (call.request.command) {
+    case nbd::Command::write:
+    case nbd::Command::write_zeroes:
+    case nbd::Command::trim:
+      return true;
+    default:
+      return false;
+  }
 }
 
 void reset(Call& call) {
@@ -71,9 +89,21 @@ class OwnConnections {
 
   struct Entry {
     Client* client;
-    std::shared_ptr<Connection> connection;  // null: being made, or could not be had
-    uint64_t generation = 0;                 // of the client, when it was tried
+    std::shared_ptr<Connection> connection;  // null: being made, lost, or could not be had
     bool connecting = false;
+    TimePoint next_try{};
+    Duration pause = kFirstPause;
+    // Of the client, when the server let us wait for too long: it is not tried again before the
+    // client's first connection is another one.
+    std::optional<uint64_t> silent_since;
+
+    bool may_try(TimePoint now, uint64_t generation) const noexcept {
+      return !connection && !connecting && now >= next_try && silent_since != generation;
+    }
+    void failed(TimePoint now) noexcept {
+      next_try = now + pause;
+      pause = std::min(2 * pause, kLongestPause);
+    }
   };
 
   Entry* find(const Client& client) noexcept {
@@ -151,6 +181,29 @@ Task<std::shared_ptr<Connection>> Client::try_to_establish(AioContext& context,
   co_return nullptr;
 }
 
+// A connection of this context's own, or null. Other requests travel to the home meanwhile.
+Task<void> Client::connect_here(OwnConnections& own) {
+  AioContext& here = *AioContext::current();
+  OwnConnections::Entry* entry = own.find(*this);
+  entry->connecting = true;
+  uint64_t generation = generation_.load(std::memory_order_relaxed);
+  TaskScope timer;
+  CancelSource done;
+  CancelSource over;
+  timer.spawn(cancel_after(here, kOwnLimit, done.token(), over));
+  std::shared_ptr<Connection> made = co_await try_to_establish(here, over.token());
+  done.cancel();
+  co_await timer.join();
+  entry = own.find(*this);
+  entry->connecting = false;
+  if (made)
+    entry->pause = kFirstPause;
+  else
+    entry->failed(here.now());
+  if (over.is_cancelled()) entry->silent_since = generation;
+  entry->connection = std::move(made);
+}
+
 bool Client::is_same_export(const ExportInfo& found) const noexcept {
   // What the client relies on must still be there; the rest may have come.
   return found.size == info_.size && (info_.flags & ~found.flags & ~nbd::kReadOnly) == 0 &&
@@ -215,27 +268,27 @@ Task<bool> Client::perform_here(Call& call) {
   OwnConnections& own = here.service<OwnConnections>();
   OwnConnections::Entry* entry = own.find(*this);
   if (entry == nullptr) entry = &own.add(*this);
-  uint64_t generation = generation_.load(std::memory_order_relaxed);
-  if (!entry->connection && !entry->connecting && entry->generation != generation) {
-    entry->connecting = true;
-    entry->generation = generation;
-    std::shared_ptr<Connection> made = co_await try_to_establish(here, {});
+  if (!entry->connection &&
+      entry->may_try(here.now(), generation_.load(std::memory_order_relaxed))) {
+    co_await connect_here(own);
     entry = own.find(*this);
-    entry->connecting = false;
-    entry->connection = std::move(made);
   }
   std::shared_ptr<Connection> connection = entry->connection;
   if (!connection) co_return false;
   co_await connection->perform(call);
   if (call.outcome == Call::Outcome::answered) co_return true;
   entry = own.find(*this);
-  if (entry->connection == connection) entry->connection.reset();
+  if (entry->connection == connection) {
+    entry->connection.reset();
+    entry->failed(here.now());
+  }
   co_return false;
 }
 
 Task<Status> Client::perform_at_home(Call& call) {
-  // One that was lost elsewhere is as lost as one lost here.
-  bool was_lost = call.outcome == Call::Outcome::lost;
+  // One that was lost elsewhere is as lost as one lost here, if it matters whether the server has
+  // done it.
+  bool was_lost = call.outcome == Call::Outcome::lost && changes_data(call);
   for (;;) {
     if (was_lost && settings_.reconnect_delay == Duration::zero()) co_return Status::error(EIO);
     if (state_ == State::waiting) {

@@ -21,6 +21,8 @@
 
 namespace strata::nbd_client {
 
+class OwnConnections;
+
 struct ClientSettings {
   SocketAddress address;
   HandshakeOptions handshake;
@@ -60,6 +62,7 @@ class Client {
   Task<std::unique_ptr<Channel>> connect(AioContext& context, CancelToken cancel);
   Task<std::shared_ptr<Connection>> establish(AioContext& context, CancelToken cancel);
   Task<std::shared_ptr<Connection>> try_to_establish(AioContext& context, CancelToken cancel);
+  Task<void> connect_here(OwnConnections& own);
   bool is_same_export(const ExportInfo& found) const noexcept;
 
   Task<Status> perform_at_home(Call& call);
@@ -87,7 +90,7 @@ class Client {
   // Shared: contexts that have a connection of their own.
   std::mutex mutex_;
   std::vector<AioContext*> others_;
-  // Goes up with each connection of the home's: what could not be had before may be tried again.
+  // Goes up with each connection of the home's.
   std::atomic<uint64_t> generation_{0};
 };
 
