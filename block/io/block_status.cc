@@ -75,15 +75,14 @@ Task<Result<BlockStatus>> status_within(Node& node, uint64_t offset, uint64_t by
   co_return status;
 }
 
-// The node that is asked where `node` does not know.
+}  // namespace
+
 Node* next_in_chain(const Node& node) noexcept {
   Edge* edge = node.child_in_role(ChildRole::cow);
   if (edge == nullptr && node.descriptor().is_filter)
     edge = node.child_in_role(ChildRole::filtered);
   return edge != nullptr ? &edge->node() : nullptr;
 }
-
-}  // namespace
 
 Task<Result<BlockStatus>> block_status(Node& node, uint64_t offset, uint64_t bytes,
                                        StatusWant want) {

@@ -13,6 +13,10 @@ namespace strata::io {
 Task<Result<BlockStatus>> block_status(Node& node, uint64_t offset, uint64_t bytes,
                                        StatusWant want = StatusWant::mapping);
 
+// The node that is asked where `node` does not know: its backing file, or what a filter filters.
+// Null where there is none.
+Node* next_in_chain(const Node& node) noexcept;
+
 struct ChainStatus {
   BlockStatus status;
   int depth = 0;  // 1: decided by `top` itself; 0: by none of those asked

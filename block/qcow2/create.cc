@@ -37,19 +37,12 @@ unsigned refcount_order_of(const Options& options, bool v3) {
   return static_cast<unsigned>(std::countr_zero(static_cast<uint64_t>(bits)));
 }
 
-void check_version_2(const Options& options) {
-  auto refuse = [](const char* what) {
+void needs_version_3(bool wanted, bool v3, const char* what) {
+  if (wanted && !v3)
     throw Error(
         "{} only supported with compatibility level 1.1 and above (use version=v3 or "
         "greater)",
         what);
-  };
-  if (options.lazy_refcounts.value_or(false)) refuse("Lazy refcounts");
-  if (options.extended_l2.value_or(false)) refuse("Extended L2 entries are");
-  if (options.data_file) refuse("External data files are");
-  if (options.compression_type.value_or(qapi::Qcow2CompressionType::zlib) !=
-      qapi::Qcow2CompressionType::zlib)
-    refuse("Non-zlib compression type is");
 }
 
 // What can be refused before anything is touched.
@@ -58,38 +51,47 @@ void check_encryption(const qapi::QCryptoBlockCreateOptions& encrypt) {
     (void)crypto::plan_luks_header(crypto::parameters_of(*luks), false);
 }
 
-void check_combinations(const Options& options, bool v3) {
+void check_backing(const Options& options) {
   auto preallocation = options.preallocation.value_or(qapi::PreallocMode::off);
-  bool subclusters = options.extended_l2.value_or(false);
-  if (!v3) check_version_2(options);
-  if (options.size % kSectorSize != 0)
-    throw Error("Image size must be a multiple of {} bytes", kSectorSize);
-  if (options.backing_file && preallocation != qapi::PreallocMode::off && !subclusters)
+  if (options.backing_file && preallocation != qapi::PreallocMode::off &&
+      !options.extended_l2.value_or(false))
     throw Error(
         "Backing file and preallocation can only be used at the same time if extended_l2 "
         "is on");
   if (options.backing_fmt && !options.backing_file)
     throw Error("Backing format cannot be used without backing file");
-  if (options.data_file_raw.value_or(false) && !options.data_file)
-    throw Error("data-file-raw requires data-file");
-  if (options.data_file_raw.value_or(false) && options.backing_file)
+}
+
+void check_data_file(const Options& options, bool v3) {
+  bool raw = options.data_file_raw.value_or(false);
+  if (raw && !options.data_file) throw Error("data-file-raw requires data-file");
+  if (raw && options.backing_file)
     throw Error("Backing file and data-file-raw cannot be used at the same time");
-  if (options.encrypt) check_encryption(*options.encrypt);
+  needs_version_3(options.data_file.has_value(), v3, "External data files are");
 }
 
 Header header_of(const Options& options) {
   bool v3 =
       options.version.value_or(qapi::BlockdevQcow2Version::v3) == qapi::BlockdevQcow2Version::v3;
+  bool zstd = options.compression_type == qapi::Qcow2CompressionType::zstd;
   Header header;
+  // Of several mistakes QEMU names the first in this order.
+  if (options.size % kSectorSize != 0)
+    throw Error("Image size must be a multiple of {} bytes", kSectorSize);
+  needs_version_3(options.extended_l2.value_or(false), v3, "Extended L2 entries are");
   header.cluster_bits = cluster_bits_of(options);
-  check_combinations(options, v3);
+  check_backing(options);
+  needs_version_3(options.lazy_refcounts.value_or(false), v3, "Lazy refcounts");
   header.refcount_order = refcount_order_of(options, v3);
+  check_data_file(options, v3);
+  needs_version_3(zstd, v3, "Non-zlib compression type is");
+  if (options.encrypt) check_encryption(*options.encrypt);
   header.version = v3 ? 3 : 2;
   if (options.lazy_refcounts.value_or(false)) header.compatible |= kCompatibleLazyRefcounts;
   if (options.extended_l2.value_or(false)) header.incompatible |= kIncompatibleExtendedL2;
   if (options.data_file) header.incompatible |= kIncompatibleDataFile;
   if (options.data_file_raw.value_or(false)) header.autoclear |= kAutoclearDataFileRaw;
-  if (options.compression_type == qapi::Qcow2CompressionType::zstd) {
+  if (zstd) {
     header.incompatible |= kIncompatibleCompression;
     header.compression_type = static_cast<uint8_t>(CompressionType::zstd);
   }

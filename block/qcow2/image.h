@@ -148,8 +148,8 @@ class Image {
   void check_encryption_amendable() const;
   Task<void> amend_encryption(const qapi::QCryptoBlockAmendOptionsLUKS& options, bool force);
   // Maps all of [from, to) to clusters of its own, which read as they did.
-  Task<Status> preallocate(uint64_t from, uint64_t to);
-  Task<void> preallocate_file(qapi::PreallocMode mode);
+  Task<void> settle_size(uint64_t old_size, uint64_t size, TruncateOptions options);
+  Task<Status> preallocate(uint64_t from, uint64_t to, qapi::PreallocMode in_file);
   Task<Status> change_backing_file(std::string name, std::optional<std::string> format);
   // The image was found, or made, sound: it is neither dirty nor corrupt.
   Task<Status> clear_broken_flags();
@@ -178,8 +178,9 @@ class Image {
     ByteRange unit;   // what is written and locked: whole subclusters, or clusters to replace
     GuestCluster first;
     uint64_t clusters = 0;
-    HostOffset reserved;     // Way::reserved: the cluster
-    bool as_zeroes = false;  // the clusters are linked, but read as zeroes whatever is in them
+    HostOffset reserved;  // Way::reserved: the cluster
+    // How the clusters are linked: what is preallocated does not show what is in it.
+    enum class As { data, zeroes, unallocated } as = As::data;
   };
 
   Task<void> load_tables();
@@ -316,7 +317,7 @@ class Image {
   Task<Status> grow_l1(uint64_t entries);
   Task<Status> shrink(uint64_t size);
   Task<Status> write_zero_bytes(ByteRange range);
-  Task<Status> allocate_and_link(const Plan& plan);
+  Task<Status> allocate_and_link(const Plan& plan, qapi::PreallocMode in_file);
   Task<Status> change_table_refcounts(HostOffset table, uint64_t times, bool up);
   Task<Status> change_l1_refcounts(ConstBytes table, bool up);
   Task<Status> set_dirty_bit(bool on);

@@ -19,8 +19,9 @@ Mapping map_one(const MappingRules& rules, const L2Entry& entry, GuestOffset off
   const Geometry& geometry = rules.geometry;
   switch (entry.subcluster(geometry.subcluster_of(offset), geometry, rules.data_file)) {
     case SubclusterKind::unallocated:
-    case SubclusterKind::unallocated_allocated:
       return Unallocated{};
+    case SubclusterKind::unallocated_allocated:
+      return Unallocated{entry.offset() + geometry.in_cluster(offset)};
     case SubclusterKind::zero_plain:
       if (rules.version < 3) return Invalid{entry.raw};
       return Zero{};
@@ -45,11 +46,14 @@ bool continues(const Mapping& first, const Mapping& next, uint64_t bytes) noexce
     const Data& more = std::get<Data>(next);
     return more.host == data->host + bytes && more.in_place == data->in_place;
   }
-  if (const auto* zero = std::get_if<Zero>(&first)) {
-    HostOffset more = std::get<Zero>(next).host;
-    return zero->host.value == 0 ? more.value == 0 : more == zero->host + bytes;
-  }
-  return std::holds_alternative<Unallocated>(first);
+  auto goes_on = [bytes](HostOffset host, HostOffset more) {
+    return host.value == 0 ? more.value == 0 : more == host + bytes;
+  };
+  if (const auto* zero = std::get_if<Zero>(&first))
+    return goes_on(zero->host, std::get<Zero>(next).host);
+  if (const auto* nothing = std::get_if<Unallocated>(&first))
+    return goes_on(nothing->host, std::get<Unallocated>(next).host);
+  return false;
 }
 
 }  // namespace

@@ -11,7 +11,9 @@
 namespace strata::qcow2 {
 
 // The backing file decides.
-struct Unallocated {};
+struct Unallocated {
+  HostOffset host;  // of the first byte, where other subclusters of the cluster are not; else 0
+};
 struct Zero {
   HostOffset host;  // of the first byte, where the cluster is kept for later; else 0
 };

@@ -270,20 +270,21 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t by
   if (!run) co_return run.status();
   BlockStatus status;
   status.bytes = run->bytes;
+  auto lies_at = [&](qcow2::HostOffset host) {
+    if (image_->encryption()) return;
+    status.flags |= StatusFlag::offset_valid;
+    status.map_offset = host.value;
+    status.file = data_ != nullptr ? &data_->node() : &file_->node();
+  };
   if (const auto* data = run->get_if<qcow2::Data>()) {
     status.flags = StatusFlag::data;
-    if (!image_->encryption()) {
-      status.flags |= {StatusFlag::offset_valid, StatusFlag::recurse};
-      status.map_offset = data->host.value;
-      status.file = data_ != nullptr ? &data_->node() : &file_->node();
-    }
+    if (!image_->encryption()) status.flags |= StatusFlag::recurse;
+    lies_at(data->host);
   } else if (const auto* zero = run->get_if<qcow2::Zero>()) {
     status.flags = StatusFlag::zero;
-    if (zero->host.value != 0 && !image_->encryption()) {
-      status.flags |= StatusFlag::offset_valid;
-      status.map_offset = zero->host.value;
-      status.file = data_ != nullptr ? &data_->node() : &file_->node();
-    }
+    if (zero->host.value != 0) lies_at(zero->host);
+  } else if (const auto* nothing = run->get_if<qcow2::Unallocated>()) {
+    if (nothing->host.value != 0) lies_at(nothing->host);
   } else if (run->get_if<qcow2::Compressed>() != nullptr) {
     status.flags = {StatusFlag::data, StatusFlag::compressed};
   } else if (run->get_if<qcow2::Invalid>() != nullptr) {

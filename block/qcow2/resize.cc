@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "block/base/aligned_buffer.h"
 #include "block/base/error.h"
@@ -42,23 +43,31 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
                           {.exact = size > old_size ? false : options.exact,
                            .preallocation = preallocation_of_file(options.preallocation)});
   size_.store(size, std::memory_order_release);
-  Status status;
+  std::optional<Error> failure;
+  try {
+    co_await settle_size(old_size, size, options);
+  } catch (const Error& error) {
+    failure = error;
+  }
+  if (!failure) co_return;
+  size_.store(old_size, std::memory_order_release);
+  throw *failure;
+}
+
+// What the size means for clusters, and then for the header.
+Task<void> Image::settle_size(uint64_t old_size, uint64_t size, TruncateOptions options) {
+  constexpr const char* kText = "Failed to update the image size";
   if (size > old_size && options.zero_new_area)
-    status = co_await write_zero_bytes({old_size, size - old_size});
-  if (status.ok() && size > old_size && options.preallocation != qapi::PreallocMode::off) {
-    status = co_await preallocate(old_size, size);
-    if (status.ok() && !has_data_file())
-      co_await preallocate_file(preallocation_of_file(options.preallocation));
-  }
-  if (status.ok()) status = co_await write_back();
-  if (status.ok()) {
-    Mutex::Lock lock = co_await writing_back_.lock();
-    header_.size = size;
-    status = co_await write_header();
-    if (!status.ok()) header_.size = old_size;
-  }
-  if (!status.ok()) size_.store(old_size, std::memory_order_release);
-  check(status, "Failed to update the image size");
+    check(co_await write_zero_bytes({old_size, size - old_size}), kText);
+  if (size > old_size && options.preallocation != qapi::PreallocMode::off)
+    check(co_await preallocate(old_size, size, preallocation_of_file(options.preallocation)),
+          kText);
+  check(co_await write_back(), kText);
+  Mutex::Lock lock = co_await writing_back_.lock();
+  header_.size = size;
+  Status status = co_await write_header();
+  if (!status.ok()) header_.size = old_size;
+  check(status, kText);
 }
 
 // As zero clusters where the format has them, else as bytes.
@@ -143,8 +152,9 @@ Task<Status> Image::grow_l1(uint64_t entries) {
   co_return Status();
 }
 
-// What is not mapped gets clusters that read as zeroes.
-Task<Status> Image::preallocate(uint64_t from, uint64_t to) {
+// What is not mapped gets clusters that read as before: as zeroes, or with subclusters as what is
+// below. `in_file`: what the file does for them.
+Task<Status> Image::preallocate(uint64_t from, uint64_t to, qapi::PreallocMode in_file) {
   GuestCluster end = geometry_.cluster_of(GuestOffset(geometry_.round_up(to)));
   for (GuestCluster at = geometry_.cluster_of(GuestOffset(from)); at < end;) {
     uint64_t in_slice = l2_.slice_entries() - l2_.index_in_slice(at);
@@ -158,20 +168,26 @@ Task<Status> Image::preallocate(uint64_t from, uint64_t to) {
     if (first != last) {
       Plan plan;
       plan.way = Way::fresh;
-      plan.as_zeroes = static_cast<bool>(encryption_) && header_.version >= 3;
+      if (geometry_.extended_l2())
+        plan.as = Plan::As::unallocated;  // a backing file shows
+      else if (encryption_ && header_.version >= 3)
+        plan.as = Plan::As::zeroes;
       plan.first = at + static_cast<uint64_t>(first - entries.begin());
       plan.clusters = static_cast<uint64_t>(last - first);
       plan.range = plan.unit = {geometry_.offset_of(plan.first).value,
                                 plan.clusters << geometry_.cluster_bits()};
-      status = co_await allocate_and_link(plan);
+      status = co_await allocate_and_link(plan, in_file);
       if (!status.ok()) co_return status;
     }
     at = at + static_cast<uint64_t>(last - entries.begin());
   }
-  co_return co_await write_back();
+  Status status = co_await write_back();
+  if (status.ok() && preallocated_end_ > file_.length())
+    co_await io::truncate(file_.edge(), preallocated_end_, {.exact = false});
+  co_return status;
 }
 
-Task<Status> Image::allocate_and_link(const Plan& plan) {
+Task<Status> Image::allocate_and_link(const Plan& plan, qapi::PreallocMode in_file) {
   if (has_data_file()) {
     HostOffset same(plan.range.offset);
     co_return co_await link(plan, same, nullptr);
@@ -185,20 +201,17 @@ Task<Status> Image::allocate_and_link(const Plan& plan) {
   lock.unlock();
   Allocation allocation(*this, *place, plan.clusters);
   HostOffset host = geometry_.offset_of(*place);
+  uint64_t end = host.value + plan.range.bytes;
+  // At once, before metadata behind them makes these clusters a hole in the file.
+  if (in_file != qapi::PreallocMode::off && end > file_.length())
+    co_await io::truncate(file_.edge(), end, {.exact = false, .preallocation = in_file});
   if (!fresh || !file_.edge().node().driver().has_zero_init()) {
-    uint64_t end = host.value + plan.range.bytes;
     if (end > file_.length()) co_await io::truncate(file_.edge(), end, {.exact = false});
     Status status = co_await file_.write_zeroes(host, plan.range.bytes);
     if (!status.ok()) co_return status;
   }
-  preallocated_end_ = std::max(preallocated_end_, host.value + plan.range.bytes);
+  preallocated_end_ = std::max(preallocated_end_, end);
   co_return co_await link(plan, host, &allocation);
-}
-
-// Room in the file for what was preallocated.
-Task<void> Image::preallocate_file(qapi::PreallocMode mode) {
-  if (preallocated_end_ > file_.length())
-    co_await io::truncate(file_.edge(), preallocated_end_, {.exact = false, .preallocation = mode});
 }
 
 }  // namespace strata::qcow2

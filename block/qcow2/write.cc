@@ -289,8 +289,12 @@ Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fre
 
 L2Entry Image::linked_entry(const Plan& plan, const L2Entry& old, GuestCluster cluster,
                             HostOffset host) const noexcept {
-  if (plan.as_zeroes) return L2Entry::zero(host, true, geometry_);
+  if (plan.as == Plan::As::zeroes) return L2Entry::zero(host, true, geometry_);
   L2Entry entry = L2Entry::data(host, geometry_);
+  if (plan.as == Plan::As::unallocated) {
+    entry.bitmap = 0;
+    return entry;
+  }
   if (!geometry_.extended_l2() || plan.way == Way::replace) return entry;
   uint64_t start = geometry_.offset_of(cluster).value;
   uint64_t first = std::max(plan.unit.offset, start) - start;

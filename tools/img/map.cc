@@ -77,18 +77,6 @@ class Printer {
   OutputFormat output_;
 };
 
-// How many nodes below this one may be asked what it does not know itself.
-int64_t depth_of_chain(const Node& node) {
-  int64_t depth = 0;
-  for (const Node* at = &node;; ++depth) {
-    Edge* next = at->child_in_role(ChildRole::cow);
-    if (next == nullptr && at->descriptor().is_filter)
-      next = at->child_in_role(ChildRole::filtered);
-    if (next == nullptr) return depth;
-    at = &next->node();
-  }
-}
-
 // Names are made once: an image may have a great many entries.
 class NodeNames {
  public:
@@ -102,18 +90,28 @@ class NodeNames {
   std::map<const Node*, std::string> names_;
 };
 
-Task<qapi::MapEntry> entry_at(Backend& image, NodeNames& names, uint64_t offset, uint64_t bytes) {
-  Result<io::ChainStatus> answer = co_await image.block_status(offset, bytes);
-  if (!answer) throw Error::from_errno(answer.error_number(), "Failed to read image metadata");
-  const BlockStatus& status = answer->status;
+// The first node of the chain that has something to say, if only that there are zeroes since the
+// nodes below it end here.
+Task<qapi::MapEntry> entry_at(Node& top, NodeNames& names, uint64_t offset, uint64_t bytes) {
   qapi::MapEntry entry;
+  BlockStatus status;
+  for (Node* node = &top; node != nullptr; node = io::next_in_chain(*node), ++entry.depth) {
+    auto answer = co_await io::block_status(*node, offset, bytes, StatusWant::mapping);
+    if (!answer) throw Error::from_errno(answer.error_number(), "Failed to read image metadata");
+    status = *answer;
+    bytes = status.bytes;
+    if (status.flags.has_any({StatusFlag::data, StatusFlag::zero})) break;
+    if (io::next_in_chain(*node) == nullptr) {
+      status.flags = {};
+      break;
+    }
+  }
   entry.start = static_cast<int64_t>(offset);
   entry.length = static_cast<int64_t>(status.bytes);
   entry.data = status.flags.has(StatusFlag::data);
   entry.zero = status.flags.has(StatusFlag::zero);
   entry.compressed = status.flags.has(StatusFlag::compressed);
   entry.present = status.flags.has(StatusFlag::allocated);
-  entry.depth = answer->depth != 0 ? answer->depth - 1 : depth_of_chain(image.node());
   if (status.flags.has(StatusFlag::offset_valid)) {
     entry.offset = static_cast<int64_t>(status.map_offset);
     if (status.file != nullptr) entry.filename = names.of(*status.file);
@@ -167,19 +165,20 @@ Task<int> run_map(Images& images, Words& words) {
   printer.begin();
   auto length = static_cast<int64_t>(image->length());
   int64_t end = start < length && longest < length - start ? start + longest : length;
-  std::optional<qapi::MapEntry> current;
+  qapi::MapEntry current;  // the last one is printed even if it is empty
+  current.start = start;
   for (int64_t offset = start; offset < end;) {
-    qapi::MapEntry next = co_await entry_at(*image, names, static_cast<uint64_t>(offset),
+    qapi::MapEntry next = co_await entry_at(image->node(), names, static_cast<uint64_t>(offset),
                                             static_cast<uint64_t>(end - offset));
     offset += next.length;
-    if (current && goes_on(*current, next)) {
-      current->length += next.length;
+    if (current.length != 0 && goes_on(current, next)) {
+      current.length += next.length;
       continue;
     }
-    if (current) printer.add(*current, false);
+    if (current.length != 0) printer.add(current, false);
     current = std::move(next);
   }
-  if (current) printer.add(*current, true);
+  printer.add(current, true);
   printer.end();
   co_return 0;
 }

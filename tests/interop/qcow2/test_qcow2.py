@@ -13,6 +13,7 @@ import pytest
 
 BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
 HARNESS = BUILD / "tests/interop/qcow2/qcow2-harness"
+TOOLS = BUILD / "bin" / "compat"
 MIB = 1 << 20
 SIZE = 8 * MIB
 
@@ -187,6 +188,46 @@ def test_preallocated_images_are_sound(tmp_path, mode):
     out = tmp_path / "out.raw"
     harness(image(disk), "pattern", 12345 * 512, 512, 9, "read", 0, SIZE, out)
     run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", out, disk)
+
+
+@pytest.mark.parametrize("mode", ["falloc", "full"])
+def test_preallocated_images_have_all_their_room(tmp_path, mode):
+    rooms = []
+    for program in (TOOLS / "qemu-img", "qemu-img"):
+        disk = tmp_path / "disk.qcow2"
+        run(program, "create", "-q", "-f", "qcow2", "-o", f"preallocation={mode}", disk, "64M")
+        rooms.append(disk.stat().st_blocks)
+        run(program, "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", disk, "1M")
+        run(program, "resize", "-q", f"--preallocation={mode}", disk, "16M")
+        rooms.append(disk.stat().st_blocks)
+    assert rooms[0] == pytest.approx(rooms[2], abs=512)
+    assert rooms[1] == pytest.approx(rooms[3], abs=512)
+
+
+def test_a_backing_file_shows_through_preallocated_clusters(tmp_path):
+    run("qemu-img", "create", "-q", "-f", "raw", tmp_path / "base.raw", "4M")
+    run("qemu-io", "-f", "raw", "-c", "write -q -P 11 1M 1M", tmp_path / "base.raw")
+    disk = tmp_path / "disk.qcow2"
+    run(TOOLS / "qemu-img", "create", "-q", "-f", "qcow2", "-o",
+        "extended_l2=on,preallocation=metadata", "-b", "base.raw", "-F", "raw", disk)
+    run("qemu-img", "compare", tmp_path / "base.raw", disk)
+    maps = [json.loads(run(program, "map", "--output=json", disk).stdout)
+            for program in (TOOLS / "qemu-img", "qemu-img")]
+    for entry in maps[0]:
+        del entry["compressed"]
+    assert maps[0] == maps[1]
+
+
+@pytest.mark.parametrize("base_size, size", [("1M", "3M"), ("3M", "1M"), ("0", "1M"), ("1M", "0")])
+def test_maps_of_files_over_shorter_ones_are_those_of_qemu(tmp_path, base_size, size):
+    base, disk = tmp_path / "base.qcow2", tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", base, base_size)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", disk, size)
+    maps = [json.loads(run(program, "map", "--output=json", disk).stdout)
+            for program in (TOOLS / "qemu-img", "qemu-img")]
+    for entry in maps[0]:
+        del entry["compressed"]
+    assert maps[0] == maps[1]
 
 
 def test_an_external_data_file_is_shared_with_qemu(tmp_path):
