@@ -55,6 +55,7 @@ EXTRA = [
     ("tools/nbd", {"block/nbd", "storage-daemon"}),
     ("block/export/vhost_user", {"block/virtio"}),
     ("block/export/vduse", {"block/virtio"}),
+    ("block/export/virtio_blk", {"block/virtio"}),
 ]
 
 # Pure rooms of pure code inside a room: nothing but these.

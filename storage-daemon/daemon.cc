@@ -7,6 +7,7 @@
 #include "block/base/error.h"
 #include "block/drivers/builtin.h"
 #include "block/export/fuse/export.h"
+#include "block/export/vduse/export.h"
 #include "block/export/vhost_user/export.h"
 #include "block/graph/open.h"
 #include "storage-daemon/commands/families.h"
@@ -44,6 +45,9 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
   layer_.keep_bitmaps_ahead();
   register_vhost_user_blk(exports_, passed_, service_store_.if_there());
   register_fuse(exports_);
+#ifdef CONFIG_VDUSE_BLK_EXPORT
+  register_vduse_blk(exports_, service_store_.if_there());
+#endif
 }
 
 Daemon::~Daemon() = default;

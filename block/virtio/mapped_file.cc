@@ -74,12 +74,14 @@ Guard* take_guard() {
 }
 
 // Pages of a huge-page file system are larger, and a mapping begins at one.
-uint64_t check_file(int fd, uint64_t end) {
+uint64_t check_file(int fd, uint64_t end, bool kernels) {
   struct stat status;
   if (::fstat(fd, &status) != 0) throw Error::from_errno(errno, "Cannot map guest memory");
   struct statfs system;
   if (::fstatfs(fd, &system) != 0) throw Error::from_errno(errno, "Cannot map guest memory");
-  if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode))
+  // Anonymous inodes have no type.
+  bool anonymous = kernels && (status.st_mode & S_IFMT) == 0;
+  if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode) && !anonymous)
     throw Error("Cannot map guest memory: the descriptor is no memory");
   // A file system in user space could keep a reader waiting for ever.
   if (system.f_type == FUSE_SUPER_MAGIC)
@@ -94,17 +96,18 @@ uint64_t check_file(int fd, uint64_t end) {
 
 }  // namespace
 
-MappedFile::MappedFile(int fd, uint64_t offset, uint64_t size) : size_(size) {
+MappedFile::MappedFile(int fd, uint64_t offset, uint64_t size, Kind kind) : size_(size) {
   auto end = checked_add(offset, size);
   if (size == 0 || !end || *end > uint64_t{INT64_MAX} / 2)
     throw Error("Cannot map guest memory: bad offset or size");
-  uint64_t page = check_file(fd, *end);
+  uint64_t page = check_file(fd, *end, kind.kernels);
   uint64_t begin = align_down(offset, page);
   mapped_ = align_up(*end - begin, page);
   install_handler();
   guard_ = take_guard();
   guard_->damaged.store(false, std::memory_order_relaxed);
-  mapping_ = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+  int protection = kind.writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  mapping_ = ::mmap(nullptr, mapped_, protection, MAP_SHARED | MAP_NORESERVE, fd,
                     static_cast<off_t>(begin));
   if (mapping_ == MAP_FAILED) {
     int error = errno;

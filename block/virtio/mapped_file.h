@@ -16,10 +16,17 @@ namespace strata::virtio {
 // own accesses fail with EFAULT. A mapping outlives every access to it.
 class MappedFile {
  public:
+  // What may be mapped, and how.
+  struct Kind {
+    bool writable = true;
+    bool kernels = false;  // a file without a name that the kernel made
+  };
+
   // The descriptor is not needed afterwards. Throws Error: it is no memory (a regular file or a
   // device that can be mapped), it is shorter than offset + size, or it cannot be mapped.
   // `offset` need not be aligned; `size` is not 0.
-  MappedFile(int fd, uint64_t offset, uint64_t size);
+  MappedFile(int fd, uint64_t offset, uint64_t size) : MappedFile(fd, offset, size, Kind{}) {}
+  MappedFile(int fd, uint64_t offset, uint64_t size, Kind kind);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;

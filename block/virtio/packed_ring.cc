@@ -29,10 +29,11 @@ bool PackedRing::map(const RingSetup& setup, std::string& why) {
   const RingAddresses& at = setup.addresses;
   constexpr size_t kEvent = sizeof(vring_packed_desc_event);
   ring_ = reinterpret_cast<vring_packed_desc*>(
-      memory.at_user_address(at.descriptors, size_ * sizeof(vring_packed_desc), 16));
-  driver_ =
-      reinterpret_cast<vring_packed_desc_event*>(memory.at_user_address(at.available, kEvent, 4));
-  device_ = reinterpret_cast<vring_packed_desc_event*>(memory.at_user_address(at.used, kEvent, 4));
+      memory.at_user_address(at.descriptors, size_ * sizeof(vring_packed_desc), 16, Use::write));
+  driver_ = reinterpret_cast<vring_packed_desc_event*>(
+      memory.at_user_address(at.available, kEvent, 4, Use::read));
+  device_ = reinterpret_cast<vring_packed_desc_event*>(
+      memory.at_user_address(at.used, kEvent, 4, Use::write));
   if (ring_ == nullptr || driver_ == nullptr || device_ == nullptr) {
     why = "the ring lies outside the guest's memory";
     return false;

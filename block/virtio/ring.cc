@@ -33,11 +33,12 @@ bool Ring::add_part(Element& element, const Descriptor& descriptor) {
   if (!writes && element.parts.size() != element.readable_parts)
     return fail("a readable descriptor follows a writable one");
   if (element.parts.size() >= kMostDescriptors) return fail("a chain is too long");
-  bool inside = memory_.for_each_piece(descriptor.address, descriptor.bytes,
-                                       [&](std::byte* data, size_t size) {
-                                         element.parts.push_back({data, size});
-                                         return element.parts.size() <= kMostDescriptors;
-                                       });
+  bool inside =
+      memory_.for_each_piece(descriptor.address, descriptor.bytes, writes ? Use::write : Use::read,
+                             [&](std::byte* data, size_t size) {
+                               element.parts.push_back({data, size});
+                               return element.parts.size() <= kMostDescriptors;
+                             });
   if (!inside) return fail("a descriptor points outside the guest's memory");
   if (writes) {
     element.writable += descriptor.bytes;

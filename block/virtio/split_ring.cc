@@ -27,11 +27,11 @@ bool SplitRing::map(const RingSetup& setup, std::string& why) {
   const GuestMemory& memory = *setup.memory;
   const RingAddresses& at = setup.addresses;
   table_ = reinterpret_cast<vring_desc*>(
-      memory.at_user_address(at.descriptors, size_ * sizeof(vring_desc), 16));
+      memory.at_user_address(at.descriptors, size_ * sizeof(vring_desc), 16, Use::read));
   available_ = reinterpret_cast<Available*>(
-      memory.at_user_address(at.available, sizeof(Available) + (size_ + 1u) * 2, 2));
-  used_ = reinterpret_cast<Used*>(
-      memory.at_user_address(at.used, sizeof(Used) + size_ * sizeof(vring_used_elem) + 2, 4));
+      memory.at_user_address(at.available, sizeof(Available) + (size_ + 1u) * 2, 2, Use::read));
+  used_ = reinterpret_cast<Used*>(memory.at_user_address(
+      at.used, sizeof(Used) + size_ * sizeof(vring_used_elem) + 2, 4, Use::write));
   if (table_ == nullptr || available_ == nullptr || used_ == nullptr) {
     why = "the ring lies outside the guest's memory";
     return false;

@@ -74,6 +74,7 @@ class Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self._indent = 0
+        self.has_conditions = False
 
     def __call__(self, text: str = "") -> None:
         for line in text.split("\n"):
@@ -89,6 +90,7 @@ class Writer:
     def when(self, *conditions: Condition) -> Iterator[None]:
         """Whatever is written inside exists only where all conditions hold."""
         tests = [to_preprocessor(c) for c in conditions if c is not None]
+        self.has_conditions = self.has_conditions or bool(tests)
         for test in tests:
             self.lines.append(f"#if {test}")
         yield

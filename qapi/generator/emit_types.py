@@ -77,6 +77,7 @@ class TypesEmitter:
         for name in sorted(set(self.needed) | set(self.module.includes)):
             if name != "pragma":
                 out(f'#include "qapi/types_{file_stem(name)}.h"')
+        place = len(out.lines)
         out('#include "qapi/runtime/types.h"\n\nnamespace strata::qapi {\n')
         for enum in self.enums:
             self._enum(out, enum)
@@ -91,6 +92,8 @@ class TypesEmitter:
                     self._object(out, composite)
             out()
         out("}  // namespace strata::qapi")
+        if out.has_conditions:
+            out.lines.insert(place, '#include "qapi/built_with.h"')
         return out.text()
 
     def _uses_any(self) -> bool:

@@ -45,6 +45,10 @@ JSON object.
            ,addr.type=unix,addr.path=PATH[,writable=on|off]
            [,iothread=ID][,num-queues=NUMBER][,logical-block-size=BYTES]
                          serve a node to a virtual machine over vhost-user
+  --export [type=]vduse-blk,id=ID,node-name=NODE,name=NAME[,writable=on|off]
+           [,iothread=ID][,num-queues=NUMBER][,queue-size=NUMBER]
+           [,logical-block-size=BYTES][,serial=TEXT]
+                         serve a node as vDPA device NAME of the kernel
   --export [type=]fuse,id=ID,node-name=NODE,mountpoint=FILE[,writable=on|off]
            [,growable=on|off][,allow-other=on|off|auto][,iothread=ID]
                          show a node as a file, in place of an existing one

@@ -14,7 +14,6 @@
 #include "block/aio/socket_connect.h"
 #include "block/base/error.h"
 #include "block/base/log.h"
-#include "block/base/math.h"
 #include "block/coro/semaphore.h"
 #include "block/export/vhost_user/session.h"
 
@@ -29,17 +28,6 @@ using vhost_user::SessionTraits;
 constexpr const char* kSerial = "vhost_user_blk";
 // At once, where clients only read.
 constexpr size_t kMostReaders = 64;
-constexpr uint64_t kSmallestBlock = 512;
-constexpr uint64_t kLargestBlock = 2 << 20;
-
-void check_block_size(const std::string& id, uint64_t size) {
-  if (size < kSmallestBlock || size > kLargestBlock)
-    throw Error("Property {}.logical-block-size doesn't take value {} (minimum: {}, maximum: {})",
-                id, size, kSmallestBlock, kLargestBlock);
-  if (!is_power_of_two(size))
-    throw Error("Property {}.logical-block-size doesn't take value '{}', it's not a power of 2", id,
-                size);
-}
 
 // The context of each queue: as the map says, or one after the other.
 std::vector<AioContext*> contexts_of_queues(const ExportParts& parts, uint16_t queues) {
@@ -79,16 +67,14 @@ std::vector<AioContext*> contexts_of_queues(const ExportParts& parts, uint16_t q
 
 SessionTraits traits_from(const ExportParts& parts) {
   const auto& options = *parts.options.get_if<qapi::BlockExportOptionsVhostUserBlk>();
-  uint64_t block_size = options.logical_block_size.value_or(kSmallestBlock);
-  check_block_size(parts.options.id, block_size);
-  uint16_t queues = options.num_queues.value_or(1);
-  if (queues == 0) throw Error("num-queues must be greater than 0");
   SessionTraits traits;
   traits.export_id = parts.options.id;
-  traits.device.block_size = static_cast<uint32_t>(block_size);
+  traits.device.block_size =
+      virtio_blk::checked_block_size(parts.options.id, options.logical_block_size.value_or(512));
   traits.device.writable = parts.options.writable.value_or(false);
   traits.device.serial = kSerial;
-  traits.contexts = contexts_of_queues(parts, queues);
+  traits.contexts =
+      contexts_of_queues(parts, virtio_blk::checked_queues(options.num_queues.value_or(1)));
   return traits;
 }
 

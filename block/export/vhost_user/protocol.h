@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "block/export/virtio_blk/device.h"
+
 namespace strata::vhost_user {
 
 enum class Request : uint32_t {
@@ -48,9 +50,7 @@ inline constexpr uint32_t kVersion = 0x1;
 inline constexpr uint32_t kReplyFlag = 1 << 2;
 inline constexpr uint32_t kNeedReplyFlag = 1 << 3;
 
-constexpr uint64_t bit(unsigned number) noexcept {
-  return uint64_t{1} << number;
-}
+using virtio_blk::bit;
 
 // Feature bits that are the protocol's, not the device's.
 inline constexpr uint64_t kLogAll = bit(26);

@@ -215,15 +215,9 @@ Task<bool> Session::change_device(const Message& message, Fds& fds) {
 }
 
 uint64_t Session::features() const noexcept {
-  uint64_t offered =
-      bit(VIRTIO_F_VERSION_1) | bit(VIRTIO_RING_F_INDIRECT_DESC) | bit(VIRTIO_RING_F_EVENT_IDX) |
-      bit(VIRTIO_F_RING_PACKED) | bit(VIRTIO_F_IN_ORDER) | kLogAll | kProtocolFeatures |
-      bit(VIRTIO_BLK_F_SIZE_MAX) | bit(VIRTIO_BLK_F_SEG_MAX) | bit(VIRTIO_BLK_F_BLK_SIZE) |
-      bit(VIRTIO_BLK_F_FLUSH) | bit(VIRTIO_BLK_F_TOPOLOGY) | bit(VIRTIO_BLK_F_CONFIG_WCE) |
-      bit(VIRTIO_BLK_F_DISCARD) | bit(VIRTIO_BLK_F_WRITE_ZEROES);
-  if (vrings_.size() > 1) offered |= bit(VIRTIO_BLK_F_MQ);
-  if (!traits_.device.writable) offered |= bit(VIRTIO_BLK_F_RO);
-  return offered;
+  return virtio_blk::common_features(traits_.device.writable, vrings_.size()) |
+         bit(VIRTIO_F_IN_ORDER) | bit(VIRTIO_BLK_F_SIZE_MAX) | bit(VIRTIO_BLK_F_CONFIG_WCE) |
+         kLogAll | kProtocolFeatures;
 }
 
 Task<void> Session::set_features(uint64_t features) {

@@ -14,10 +14,16 @@
 #include "block/aio/main_loop.h"
 #include "block/aio/socket_stream.h"
 #include "block/export/vhost_user/message.h"
-#include "block/export/vhost_user/queue.h"
 #include "block/export/vhost_user/session_state.h"
+#include "block/export/virtio_blk/queue.h"
 
 namespace strata::vhost_user {
+
+using virtio_blk::DeviceTraits;
+using virtio_blk::Logging;
+using virtio_blk::Queue;
+using virtio_blk::QueueSetup;
+using virtio_blk::RingEvents;
 
 // What all sessions of an export have in common. Does not change.
 struct SessionTraits {

@@ -7,15 +7,9 @@
 
 #include "block/base/unique_fd.h"
 #include "block/export/vhost_user/message.h"
+#include "block/export/virtio_blk/queue.h"
 
 namespace strata::vhost_user {
-
-// The descriptors of a ring's events.
-struct RingEvents {
-  UniqueFd kick;
-  UniqueFd call;
-  UniqueFd err;
-};
 
 struct RingState {
   uint16_t size = 0;
@@ -24,7 +18,7 @@ struct RingState {
   bool enabled = false;
   bool has_kick = false;
   VringAddress addresses;
-  RingEvents events;
+  virtio_blk::RingEvents events;
 };
 
 struct RegionState {

@@ -18,7 +18,7 @@ constexpr uint64_t kPage = 4096;
 
 size_t pieces(const GuestMemory& memory, uint64_t address, uint64_t bytes) {
   size_t count = 0;
-  bool inside = memory.for_each_piece(address, bytes, [&](std::byte*, size_t) {
+  bool inside = memory.for_each_piece(address, bytes, Use::read, [&](std::byte*, size_t) {
     ++count;
     return true;
   });
@@ -105,11 +105,69 @@ TEST_CASE("an address of the front end lies in one region, aligned") {
   test::FakeGuest guest(2 * kPage);
   GuestMemory memory;
   memory.add({0x1000, 2 * kPage, 0x70000000, 0}, guest.fd());
-  CHECK(memory.at_user_address(0x70000010, 16, 16) != nullptr);
-  CHECK(memory.at_user_address(0x70000008, 16, 16) == nullptr);
-  CHECK(memory.at_user_address(0x70001ff0, 17, 16) == nullptr);
-  CHECK(memory.at_user_address(0x6ffffff0, 16, 16) == nullptr);
-  CHECK(memory.at_user_address(UINT64_MAX - 15, 16, 16) == nullptr);
+  CHECK(memory.at_user_address(0x70000010, 16, 16, Use::write) != nullptr);
+  CHECK(memory.at_user_address(0x70000008, 16, 16, Use::write) == nullptr);
+  CHECK(memory.at_user_address(0x70001ff0, 17, 16, Use::write) == nullptr);
+  CHECK(memory.at_user_address(0x6ffffff0, 16, 16, Use::write) == nullptr);
+  CHECK(memory.at_user_address(UINT64_MAX - 15, 16, 16, Use::write) == nullptr);
+}
+
+namespace {
+
+// Pages of one file, every second of which may be written; the page at 0x10000 overlaps another.
+struct Pages final : RegionSource {
+  std::optional<Region> find_region(uint64_t address) noexcept override {
+    asked.push_back(address);
+    if (address >= 8 * kPage && address != 0x10000) return std::nullopt;
+    Region region;
+    uint64_t page = address / kPage % 8;
+    region.description = {address == 0x10000 ? 0 : page * kPage, kPage, page * kPage, page * kPage};
+    region.writable = page % 2 == 0;
+    region.mapping = std::make_shared<const MappedFile>(
+        guest.fd(), page * kPage, kPage, MappedFile::Kind{.writable = region.writable});
+    return region;
+  }
+  test::FakeGuest guest{8 * kPage};
+  std::vector<uint64_t> asked;
+};
+
+}  // namespace
+
+TEST_CASE("memory that is only known by asking is asked for once") {
+  Pages source;
+  GuestMemory memory(source);
+  std::memset(source.guest.data() + kPage, 0x5a, kPage);
+  CHECK(pieces(memory, kPage - 1, kPage + 2) == 3);
+  CHECK(*memory.find(kPage).data == std::byte{0x5a});
+  CHECK(pieces(memory, 0, 3 * kPage) == 3);
+  CHECK(source.asked == std::vector<uint64_t>{kPage - 1, kPage, 2 * kPage});
+  CHECK(memory.regions().size() == 3);
+  CHECK(memory.find(9 * kPage).bytes == 0);
+  CHECK(pieces(memory, 7 * kPage, kPage + 1) == 0);
+  CHECK(memory.at_user_address(6 * kPage, 16, 16, Use::write) != nullptr);
+}
+
+TEST_CASE("a region that is not where it was asked for, or overlaps another, is not taken") {
+  Pages source;
+  GuestMemory memory(source);
+  CHECK(memory.find(0x10000).bytes == 0);
+  GuestMemory other(source);
+  CHECK(other.find(0).bytes == kPage);
+  CHECK(other.find(0x10000).bytes == 0);
+  CHECK(other.regions().size() == 1);
+}
+
+TEST_CASE("memory that may only be read is not there for writing") {
+  Pages source;
+  GuestMemory memory(source);
+  CHECK(memory.find(kPage, Use::read).bytes == kPage);
+  CHECK(memory.find(kPage, Use::write).bytes == 0);
+  CHECK(memory.find(0, Use::write).bytes == kPage);
+  auto always = [](std::byte*, size_t) { return true; };
+  CHECK(memory.for_each_piece(0, 2 * kPage, Use::read, always));
+  CHECK_FALSE(memory.for_each_piece(0, 2 * kPage, Use::write, always));
+  CHECK(memory.at_user_address(kPage, 16, 16, Use::read) != nullptr);
+  CHECK(memory.at_user_address(kPage, 16, 16, Use::write) == nullptr);
 }
 
 TEST_CASE("a file that is shortened under its mapping reads as zeroes and is noticed") {

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "block/export/vhost_user/queue.h"
+#include "block/export/virtio_blk/queue.h"
 #include "block/io/backend.h"
 
-namespace strata::vhost_user {
+namespace strata::virtio_blk {
 namespace {
 
 using virtio::BlkCommand;
@@ -118,4 +118,4 @@ void Queue::answer(Slot& slot, uint8_t status, bool with_data) {
   settle(slot);
 }
 
-}  // namespace strata::vhost_user
+}  // namespace strata::virtio_blk

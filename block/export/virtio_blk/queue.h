@@ -16,19 +16,19 @@
 #include "block/base/unique_fd.h"
 #include "block/coro/event.h"
 #include "block/coro/scope.h"
-#include "block/export/vhost_user/session_state.h"
+#include "block/export/virtio_blk/device.h"
 #include "block/io/backend.h"
 #include "block/virtio/blk.h"
 #include "block/virtio/dirty_log.h"
 #include "block/virtio/ring.h"
 
-namespace strata::vhost_user {
+namespace strata::virtio_blk {
 
-// What every queue of an export has in common. Does not change.
-struct DeviceTraits {
-  uint32_t block_size = 512;  // logical, bytes
-  bool writable = false;
-  std::string serial;
+// The descriptors of a ring's events.
+struct RingEvents {
+  UniqueFd kick;
+  UniqueFd call;
+  UniqueFd err;
 };
 
 // Where writes to the guest's memory are noted while it migrates.
@@ -60,6 +60,9 @@ class Queue final : public PollSource {
   // there is no way on. In this context.
   using Report = std::function<void(const std::string& why, bool memory_lost)>;
 
+  // Calls the driver, where no descriptor does. In this context.
+  using Call = std::function<void()>;
+
   Queue(AioContext& context, Backend& backend, const DeviceTraits& traits, Report report);
   ~Queue() override;
 
@@ -75,6 +78,8 @@ class Queue final : public PollSource {
   // The driver does not kick: the ring is looked at now and then.
   Task<void> look_without_kicks();
   void set_call(UniqueFd fd) noexcept;
+  // Before start(), in place of a descriptor.
+  void set_call(Call call) noexcept { call_back_ = std::move(call); }
   void set_err(UniqueFd fd) noexcept { err_.set(std::move(fd)); }
   void set_logging(Logging logging) noexcept;
   // Gives its descriptors away, once it has stopped.
@@ -116,6 +121,7 @@ class Queue final : public PollSource {
   void settle(Slot& slot) noexcept;
   void give_back(Slot& slot) noexcept;
   void publish() noexcept;
+  void call_driver() noexcept;
   void log_writes(const Slot& slot) noexcept;
   void break_down(const std::string& why);
   bool is_memory_lost() const noexcept;
@@ -134,6 +140,7 @@ class Queue final : public PollSource {
 
   UniqueFd kick_;
   EventSignal call_;
+  Call call_back_;
   EventSignal err_;
   std::unique_ptr<FdWatch> watch_;
   std::unique_ptr<CancelSource> stop_watching_;
@@ -153,4 +160,4 @@ class Queue final : public PollSource {
   Slot* newest_ = nullptr;
 };
 
-}  // namespace strata::vhost_user
+}  // namespace strata::virtio_blk

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "block/export/vhost_user/queue.h"
+#include "block/export/virtio_blk/queue.h"
 
 #include <sys/uio.h>
 
@@ -7,7 +7,7 @@
 #include <cassert>
 #include <cstring>
 
-namespace strata::vhost_user {
+namespace strata::virtio_blk {
 namespace {
 
 // Elements that are taken before everybody else in the context has a turn.
@@ -260,7 +260,14 @@ void Queue::publish() noexcept {
     logged_ = true;
   }
   if (std::exchange(logged_, false)) log_event_.signal();
-  if (wanted) call_.signal();
+  if (wanted) call_driver();
+}
+
+void Queue::call_driver() noexcept {
+  if (call_back_)
+    call_back_();
+  else
+    call_.signal();
 }
 
 void Queue::log_writes(const Slot& slot) noexcept {
@@ -273,4 +280,4 @@ void Queue::log_writes(const Slot& slot) noexcept {
   }
 }
 
-}  // namespace strata::vhost_user
+}  // namespace strata::virtio_blk
