@@ -219,7 +219,7 @@ Task<bool> Image::chain_reads_as_zero(ByteRange range) {
       zero = backing_is_zero({at, bytes});
       if (!zero) {
         auto below = co_await io::block_status_above(backing()->node(), nullptr, true, at, bytes,
-                                                     StatusWant::contents);
+                                                     StatusWant::mapping);
         if (!below || below->status.bytes == 0) co_return false;
         zero = below->status.flags.has(StatusFlag::zero);
         bytes = std::min(bytes, below->status.bytes);

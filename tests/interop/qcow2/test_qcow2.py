@@ -204,6 +204,16 @@ def test_preallocated_images_have_all_their_room(tmp_path, mode):
     assert rooms[1] == pytest.approx(rooms[3], abs=512)
 
 
+def test_holes_of_a_backing_file_let_a_whole_cluster_become_zero(tmp_path):
+    run("qemu-img", "create", "-q", "-f", "raw", tmp_path / "base.raw", "4M")
+    run("qemu-io", "-f", "raw", "-c", "write -q -P 11 0 1M", tmp_path / "base.raw")
+    disk = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", disk)
+    run(TOOLS / "qemu-io", "-c", "write -q -z -n 3000000 512", disk)
+    entries = json.loads(run("qemu-img", "map", "--output=json", disk).stdout)
+    assert [(e["length"], e["zero"]) for e in entries if e["depth"] == 0] == [(65536, True)]
+
+
 def test_a_backing_file_shows_through_preallocated_clusters(tmp_path):
     run("qemu-img", "create", "-q", "-f", "raw", tmp_path / "base.raw", "4M")
     run("qemu-io", "-f", "raw", "-c", "write -q -P 11 1M 1M", tmp_path / "base.raw")
