@@ -69,6 +69,12 @@ void GraphPlan::set_permissions(Edge& root, Permissions permissions) {
   if (root.node_ptr()) touched_.push_back(root.node_ptr());
 }
 
+void GraphPlan::set_options(Node& node, NodeOptions options) {
+  if (options.read_only && !node.options_.read_only) made_read_only_.push_back(&node);
+  touch(node, [&node, old = node.options_] { node.options_ = old; });
+  node.options_ = std::move(options);
+}
+
 void GraphPlan::touch(Node& node, std::function<void()> undo) {
   touched_.push_back(node.shared_from_this());
   if (undo) undo_.push_back(std::move(undo));
@@ -106,6 +112,10 @@ void GraphPlan::check_conflicts(const Node& node) const {
 void GraphPlan::check_writable(const Node& node, Permissions cumulative) const {
   PermissionSet needed = cumulative.needed;
   if (needed.has_any({Permission::write, Permission::write_unchanged}) && !node.is_writable()) {
+    bool is_new =
+        std::find(made_read_only_.begin(), made_read_only_.end(), &node) != made_read_only_.end();
+    if (is_new)
+      throw Error("Read-only block node '{}' cannot support read-write users", node.name());
     if (!node.io().inactive) throw Error("Block node is read-only");
   }
   PermissionSet changes =

@@ -84,7 +84,11 @@ class Image {
   void use_data_file(Edge& data) noexcept;
   // After load(): the key, where guest data is encrypted.
   Task<void> open_encryption(const std::optional<qapi::BlockdevQcow2Encryption>& options);
-  void configure(const Settings& settings);
+  void configure(const Settings& settings) { change_settings(settings, cache_for(settings)); }
+  // In two steps, for an image in use on which no request is: first the memory of another cache, if
+  // the settings want one, for which nothing is dirty. Throws Error.
+  L2Cache::StoragePtr cache_for(const Settings& settings) const;
+  void change_settings(const Settings& settings, L2Cache::StoragePtr cache) noexcept;
   Task<void> load_snapshots();
   Task<void> load_bitmap_directory();
 
@@ -100,6 +104,8 @@ class Image {
   uint64_t size() const noexcept { return size_.load(std::memory_order_acquire); }
   bool has_data_file() const noexcept { return header_.has(kIncompatibleDataFile); }
   bool data_file_raw() const noexcept { return (header_.autoclear & kAutoclearDataFileRaw) != 0; }
+  // Nothing is to be done with it any more.
+  void abandon() noexcept { unusable_ = true; }
   bool is_unusable() const noexcept { return unusable_.load(std::memory_order_relaxed); }
 
   // --- Requests: any AioContext. As in block/graph/driver.h. ---
@@ -114,6 +120,7 @@ class Image {
   Task<Status> drop_unknown_features();
   // Whether all of it is known, without waiting, to be data.
   bool is_surely_data(GuestOffset offset, uint64_t bytes) const noexcept;
+  bool has_dirty_l2() const noexcept { return l2_.is_dirty(); }
   // Metadata in memory goes to the disk, in an order that is safe at every point; what was written
   // and discarded before is in it. Flushes the files as the order demands.
   Task<Status> write_back();
