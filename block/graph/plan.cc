@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <ranges>
 #include <unordered_set>
 
 #include "block/base/error.h"
@@ -95,8 +96,8 @@ std::vector<Node*> GraphPlan::affected_in_order() const {
 }
 
 void GraphPlan::check_conflicts(const Node& node) const {
-  for (const Edge* a : node.parents()) {
-    for (const Edge* b : node.parents()) {
+  for (const Edge* a : node.parents() | std::views::reverse) {  // who came last is in the wrong
+    for (const Edge* b : node.parents() | std::views::reverse) {
       PermissionSet refused = b->permissions().needed.without(a->permissions().shared);
       if (a == b || refused.empty()) continue;
       throw Error(

@@ -168,6 +168,7 @@ class Reopening {
     const Node& node = *entry.node;
     const DriverDescriptor& driver = node.descriptor();
     check_options(entry.in_force);
+    if (entry.options->driver != driver.name) throw Error("Cannot change the option 'driver'");
     if (!driver.reopens)
       throw Error("Block format '{}' used by node '{}' does not support reopening files",
                   driver.format_name(), node.name());

@@ -120,7 +120,6 @@ class Image {
   Task<Status> drop_unknown_features();
   // Whether all of it is known, without waiting, to be data.
   bool is_surely_data(GuestOffset offset, uint64_t bytes) const noexcept;
-  bool has_dirty_l2() const noexcept { return l2_.is_dirty(); }
   // Metadata in memory goes to the disk, in an order that is safe at every point; what was written
   // and discarded before is in it. Flushes the files as the order demands.
   Task<Status> write_back();
@@ -134,6 +133,7 @@ class Image {
   Task<void> resize(uint64_t size, TruncateOptions options);
   // Nothing dirty, nothing waiting to be freed afterwards.
   Task<Status> settle();
+  bool is_settled() const noexcept;
   // Keeps what is on the disk as it is; requests go on in memory as far as they can.
   Task<Mutex::Lock> lock_write_back() { co_return co_await writing_back_.lock(); }
   // By id, else by name.

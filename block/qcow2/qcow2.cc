@@ -113,12 +113,14 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
 
   Task<void> close(MainLoop&) override {
     if (!node().is_writable() || image_->is_unusable()) co_return;
-    Status status = co_await store_and_settle();
+    co_await store_bitmaps();
+    if (image_->is_settled()) co_return;
+    Status status = co_await image_->settle();
     if (status.ok()) status = co_await image_->mend_flags();
-    if (!status.ok() && !image_->is_unusable())
-      log_error("Failed to flush the {} block cache: {}",
-                image_->has_dirty_l2() ? "L2" : "refcount",
-                Error::describe_errno(status.error_number()));
+    if (status.ok() || image_->is_unusable()) co_return;
+    std::string why = Error::describe_errno(status.error_number());
+    log_error("Failed to flush the L2 table cache: {}", why);
+    log_error("Failed to flush the refcount block cache: {}", why);
   }
   Task<void> prepare_reopen(ReopenContext& context) override;
   void commit_reopen() noexcept override;
@@ -184,11 +186,14 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     (void)co_await bitmaps_->checkpoint();  // the disk says too much for a while longer
     co_return co_await image_->write_back();
   }
-  Task<Status> store_and_settle() {
+  Task<void> store_bitmaps() {
     Status stored = co_await bitmaps_->store();
     if (!stored.ok())
       log_error("Lost persistent bitmaps during inactivation of node '{}': {}", node().name(),
                 Error::describe_errno(stored.error_number()));
+  }
+  Task<Status> store_and_settle() {
+    co_await store_bitmaps();
     co_return co_await image_->settle();
   }
   Task<void> resize_with_bitmaps(uint64_t size, TruncateOptions options) {

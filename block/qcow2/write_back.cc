@@ -245,6 +245,11 @@ Task<Status> Image::settle() {
   co_return status;
 }
 
+bool Image::is_settled() const noexcept {
+  bool clean = !refcounts_.is_dirty() && !l2_.is_dirty() && !l1_.is_dirty() && !flags_in_doubt_;
+  return clean && freed_clusters_ == 0 && retired_.empty() && !lazily_dirty_ && !header_in_doubt_;
+}
+
 // The header is written whole: it lies in one cluster, of which the first sector holds all fields.
 // It is on the medium when this has succeeded. When it has failed, nobody knows what the disk has:
 // until the header that memory has could be written, no other metadata is.
