@@ -116,6 +116,11 @@ class Image {
   Task<Status> write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap);
   Task<Status> discard(uint64_t offset, uint64_t bytes);
   Task<Result<Run>> lookup(GuestOffset offset, uint64_t bytes);
+  // With encryption, whole sectors. EFBIG: behind what tables can reach.
+  Task<Status> load_vm_state(uint64_t offset, IoVector into);
+  Task<Status> save_vm_state(uint64_t offset, IoVector from);
+  // Bytes; no guest arrives there.
+  uint64_t vm_state_offset() const noexcept;
   // For whoever opens it to write to it: what others left that this code does not keep up is lost.
   Task<Status> drop_unknown_features();
   // Whether all of it is known, without waiting, to be data.
@@ -196,6 +201,10 @@ class Image {
   // The first `count` entries. To repair: leaves out what is too much. Throws Error.
   Task<SnapshotTable> read_snapshots(uint64_t count, bool repair);
 
+  // vm_state.cc
+  std::optional<GuestOffset> vm_state_at(uint64_t offset, uint64_t bytes) const noexcept;
+  Task<Status> drop_vm_state(uint64_t new_size);
+
   // guest data, which may be encrypted
   Task<Status> read_data(HostOffset host, GuestOffset guest, IoVector into) {
     if (encryption_) return encryption_.read(*data_, host, guest, into);
@@ -223,6 +232,12 @@ class Image {
   Edge* backing() const noexcept { return node_.child_in_role(ChildRole::cow); }
   // Whether what is unallocated there reads as zeroes.
   bool backing_is_zero(ByteRange range) const noexcept;
+
+  // Where reading at `offset` ends: what is behind it is zeroes.
+  uint64_t end_for(GuestOffset offset) const noexcept {
+    if (offset.value < vm_state_offset()) return size();
+    return l1_.size() * geometry_.bytes_per_l2_table();
+  }
 
   // writing (write.cc, link.cc)
   Task<Status> write_first(uint64_t offset, IoVector from);

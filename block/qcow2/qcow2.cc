@@ -74,6 +74,12 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
       return checkpoint_and_write_back();
     return image_->write_back();
   }
+  Task<Status> load_vm_state(uint64_t offset, IoVector into) override {
+    return image_->load_vm_state(offset, into);
+  }
+  Task<Status> save_vm_state(uint64_t offset, IoVector from) override {
+    return image_->save_vm_state(offset, from);
+  }
   Task<Result<uint64_t>> length() override { return Task<Result<uint64_t>>::ready(image_->size()); }
   Task<void> truncate(uint64_t size, TruncateOptions options) override {
     return resize_with_bitmaps(size, options);
@@ -157,11 +163,8 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   std::vector<qapi::SnapshotInfo> snapshots() const override;
   std::optional<ImageFacts> image_facts() const override {
     const qcow2::Geometry& geometry = image_->geometry();
-    // Behind the last table of the disk, at which no guest arrives.
-    uint64_t vm_state = geometry.l1_entries_for(image_->size())
-                        << (geometry.cluster_bits() + geometry.l2_bits());
     return ImageFacts{geometry.cluster_size(), image_->header().has(qcow2::kIncompatibleDirty),
-                      vm_state};
+                      image_->vm_state_offset()};
   }
   std::optional<BackingName> backing_name() const override {
     if (image_->backing_name().empty()) return std::nullopt;

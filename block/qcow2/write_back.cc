@@ -153,18 +153,26 @@ Task<Status> Image::write_dirty(Dirty& dirty) {
 }
 
 Task<Status> Image::write_refcounts(Dirty& dirty) {
+  using qapi::BlkdebugEvent;
+  bool moves = dirty.refcounts.moved.has_value();
+  bool grows = moves || !dirty.refcounts.table.empty();
+  if (grows) co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write);
+  if (moves) co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write_blocks);
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.blocks) {
     co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_update_part);
     Status status = co_await file_.write(piece.at, piece.bytes);
     if (!status.ok()) co_return status;
   }
-  if (dirty.refcounts.table.empty() && !dirty.refcounts.moved) co_return Status();
+  if (!grows) co_return Status();
   Status status = co_await file_.flush();
+  co_await io::debug_event(file_.edge(), moves ? BlkdebugEvent::refblock_alloc_write_table
+                                               : BlkdebugEvent::refblock_alloc_hookup);
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.table) {
     if (status.ok()) status = co_await file_.write(piece.at, piece.bytes);
   }
   if (status.ok()) status = co_await file_.flush();
-  if (!status.ok() || !dirty.refcounts.moved) co_return status;
+  if (!status.ok() || !moves) co_return status;
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_switch_table);
   const Refcounts::Dirty::Move& move = *dirty.refcounts.moved;
   Header before = header_;
   header_.refcount_table_offset = move.offset.value;
