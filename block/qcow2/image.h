@@ -167,8 +167,12 @@ class Image {
   Task<Status> clear_broken_flags();
   // Nothing is mapped any more: all of the disk is what the backing file says.
   Task<Status> make_empty();
+  // The file ends where a cluster does, if that can be had: as it is found in QEMU's images.
+  Task<void> fill_last_cluster();
   // The steps of amend.h. Throw.
   Task<Status> amend_header(Amendment amendment);
+  // All entries of the table have what version 3 demands.
+  Task<Status> complete_snapshots();
   Task<void> change_refcount_width(unsigned order, AmendProgress progress);
   Task<void> downgrade(AmendProgress progress);
 
@@ -278,6 +282,9 @@ class Image {
   void free_later(HostCluster first, uint64_t clusters, FreedBy by);
   void free_entry(const L2Entry& old, FreedBy by);
   void free_extent(CompressedExtent extent, FreedBy by);
+  // What the guard of inactive L2 tables has to know, before anything is changed.
+  Task<Status> load_inactive_tables();
+  void forget_inactive_tables() noexcept;
   // What of the metadata lies there; null: nothing.
   const char* metadata_at(HostOffset at, uint64_t bytes) const;
   // Cheap, and seldom true where there is none.
@@ -392,7 +399,8 @@ class Image {
   L2Cache l2_;
   Refcounts refcounts_;
   MetadataFilter filter_;
-  std::vector<HostCluster> inactive_l2_;        // only where they are guarded
+  // Only where they are guarded; nothing where they have yet to be read.
+  std::optional<std::vector<HostCluster>> inactive_l2_;
   std::map<uint64_t, PendingCluster> pending_;  // metadata: by guest cluster
   std::mutex freed_mutex_;                      // for a moment, beside the metadata lock
   std::vector<Freed> freed_;

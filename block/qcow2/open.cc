@@ -124,6 +124,7 @@ L2Cache::StoragePtr Image::cache_for(const Settings& settings) const {
 
 void Image::change_settings(const Settings& settings, L2Cache::StoragePtr cache) noexcept {
   settings_ = settings;
+  forget_inactive_tables();
   if (cache) l2_.use(std::move(cache));
   refcounts_.keep_at_most(settings.refcount_blocks);
 }

@@ -120,10 +120,11 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   Task<void> close(MainLoop&) override {
     if (!node().is_writable() || image_->is_unusable()) co_return;
     co_await store_bitmaps();
-    if (image_->is_settled()) co_return;
-    Status status = co_await image_->settle();
+    Status status;
+    if (!image_->is_settled()) status = co_await image_->settle();
     if (status.ok()) status = co_await image_->mend_flags();
-    if (status.ok() || image_->is_unusable()) co_return;
+    if (status.ok()) co_return co_await image_->fill_last_cluster();
+    if (image_->is_unusable()) co_return;
     std::string why = Error::describe_errno(status.error_number());
     log_error("Failed to flush the L2 table cache: {}", why);
     log_error("Failed to flush the refcount block cache: {}", why);

@@ -220,4 +220,17 @@ Task<Status> Image::allocate_and_link(const Plan& plan, qapi::PreallocMode in_fi
   co_return co_await link(plan, host, &allocation);
 }
 
+// Who writes to a new cluster writes no zeroes behind the data.
+Task<void> Image::fill_last_cluster() {
+  uint64_t length = file_.length();
+  bool written = announced_ && !is_unusable();
+  if (!written || geometry_.is_cluster_aligned(length) || length >= refcounts_.end_of_use())
+    co_return;
+  try {
+    co_await io::truncate(file_.edge(), geometry_.round_up(length), {.exact = false});
+  } catch (const Error&) {
+    // Not every file can be made longer, and nothing needs it.
+  }
+}
+
 }  // namespace strata::qcow2

@@ -315,6 +315,7 @@ Task<Status> Image::before_first_write() {
   if (announced_.load(std::memory_order_acquire)) co_return Status();
   Status status = co_await drop_unknown_features_locked();
   if (status.ok() && settings_.lazy_refcounts) status = co_await mark_dirty();
+  if (status.ok()) status = co_await load_inactive_tables();
   if (status.ok()) announced_.store(true, std::memory_order_release);
   co_return status;
 }

@@ -167,7 +167,8 @@ def test_qcow2_options(disks):
                     {"overlap_check": "all", "pass_discard_request": False},
                     {"overlap_check": {"template": "none", "main-header": True}}, {}):
         reopen(disks, opts(0), **changes)
-        qemu_io(uri, "read -P 0xa0 0 1M", "write -P 7 1M 1M", "discard 1M 64k", "read -P 7 2047k 1k")
+        qemu_io(uri, "read -P 0xa0 0 1M", "write -P 7 1M 1M", "discard 1M 64k",
+                "read -P 7 2047k 1k")
     disks.quit()
     assert "No errors" in run("qemu-img", "check", disks.file("hd0.img")).stdout
 

@@ -101,9 +101,8 @@ Task<bool> command_read(Shell& shell, Arguments& arguments) {
   Stopwatch stopwatch;
   IoVector into = IoVector::buffer(buffer.data(), buffer.size());
   auto start = static_cast<uint64_t>(*offset);
-  Status status = options.vm_state
-                      ? co_await io::load_vm_state(shell.image().node(), start, into)
-                      : co_await shell.image().preadv(start, into);
+  Status status = options.vm_state ? co_await io::load_vm_state(shell.image().node(), start, into)
+                                   : co_await shell.image().preadv(start, into);
   if (!status.ok()) co_return report_failure("read", status);
   bool ok = verify(options, buffer.bytes(), *offset);
   if (options.style == ReportStyle::quiet) co_return ok;
