@@ -118,6 +118,7 @@ Task<void> create_image(MainLoop& loop, BlockLayer& layer,
 
 const DriverDescriptor kLuksDriver{.name = qapi::BlockdevDriver::luks,
                                    .is_format = true,
+                                   .reopens = true,
                                    .create = create_driver,
                                    .create_image = create_image};
 

@@ -17,6 +17,18 @@ void collect_gates(Node& node, std::vector<Gate*>& gates) {
 
 }  // namespace
 
+Task<Status> flush_tree(Node& node) {
+  Status result = co_await node.driver().write_back();
+  for (const auto& edge : node.children()) {
+    if (!edge->node_ptr()) continue;
+    Status status = co_await flush_tree(edge->node());
+    if (result.ok()) result = status;
+  }
+  Status status = co_await node.driver().flush();
+  if (result.ok()) result = status;
+  co_return result;
+}
+
 Task<DrainedSection> DrainedSection::begin(MainLoop&, std::vector<Node*> nodes) {
   DrainedSection section;
   for (Node* node : nodes) collect_gates(*node, section.gates_);

@@ -12,6 +12,9 @@ namespace strata {
 
 class MainLoop;
 
+// Both halves of a flush, for a whole subtree that no request is on; the first error.
+Task<Status> flush_tree(Node& node);
+
 // Shuts the gates of all Backends above its nodes. Sections nest and overlap freely. Never begun
 // from inside a request: it would wait for itself.
 class DrainedSection {

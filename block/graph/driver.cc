@@ -41,6 +41,22 @@ Task<Result<BlockStatus>> Driver::block_status(uint64_t offset, uint64_t bytes, 
   return Task<Result<BlockStatus>>::ready(status);
 }
 
+Task<Status> Driver::load_vm_state(uint64_t offset, IoVector into) {
+  Edge* primary = node().child_in_role(ChildRole::primary);
+  if (primary == nullptr) return Task<Status>::ready(Status::error(ENOTSUP));
+  return primary->node().driver().load_vm_state(offset, into);
+}
+
+Task<Status> Driver::save_vm_state(uint64_t offset, IoVector from) {
+  Edge* primary = node().child_in_role(ChildRole::primary);
+  if (primary == nullptr) return Task<Status>::ready(Status::error(ENOTSUP));
+  return primary->node().driver().save_vm_state(offset, from);
+}
+
+Task<void> Driver::prepare_reopen(ReopenContext&) {
+  return Task<void>::ready();
+}
+
 Task<void> Driver::truncate(uint64_t, TruncateOptions) {
   throw Error("Image format driver does not support resize");
   co_return;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +35,7 @@ class Edge;
 class MainLoop;
 class Node;
 struct OpenContext;
+struct ReopenContext;
 
 enum class WriteFlag : uint32_t {
   fua = 1 << 0,          // on the medium before the request ends
@@ -136,6 +138,12 @@ class Driver {
   // on; see block/io/debug_event.h. Only where the descriptor says that it hears events.
   virtual Task<void> debug_event(qapi::BlkdebugEvent event) { return Task<void>::ready(); }
 
+  // The state of a machine, which an image may keep beside what a guest sees, in a space of its own
+  // that begins at 0. What was never saved reads as zeroes. Default: the primary child's; ENOTSUP
+  // where there is none.
+  virtual Task<Status> load_vm_state(uint64_t offset, IoVector into);
+  virtual Task<Status> save_vm_state(uint64_t offset, IoVector from);
+
   // Makes the node `size` bytes long. Throws Error.
   virtual Task<void> truncate(uint64_t size, TruncateOptions options);
 
@@ -157,9 +165,18 @@ class Driver {
   // Opens the node from `context.options`: its children through the context, then itself. Throws
   // Error; what was opened so far goes with the driver and the node.
   virtual Task<void> open(OpenContext& context) = 0;
-  // The last word before the node goes; what it wrote has been flushed. Errors are reported, not
-  // thrown: the node goes anyhow.
-  virtual Task<Status> close(MainLoop& loop) { return Task<Status>::ready(Status()); }
+  // The last word before the node goes; what it wrote has been flushed. The driver tells what went
+  // wrong itself: the node goes anyhow.
+  virtual Task<void> close(MainLoop& loop) { return Task<void>::ready(); }
+
+  // Other options for the open node, in two steps (block/graph/reopen.h). The gates above it are
+  // shut meanwhile. prepare_reopen() checks them and takes what they need; they differ from those
+  // in force in what the descriptor calls changeable alone. Throws Error. Then comes one of the
+  // other two, and after a commit, when all nodes have theirs, after_reopen().
+  virtual Task<void> prepare_reopen(ReopenContext& context);
+  virtual void commit_reopen() noexcept {}
+  virtual Task<void> abort_reopen(MainLoop& loop) { return Task<void>::ready(); }
+  virtual Task<void> after_reopen(MainLoop& loop) { return Task<void>::ready(); }
 
   // What this node asks of a child, given the union of what its parents ask of it.
   virtual Permissions child_permissions(const Edge& child, Permissions of_parents) const;
@@ -221,6 +238,9 @@ struct DriverDescriptor {
   bool is_format = false;
   bool supports_backing = false;
   bool hears_events = false;  // acts on debug events
+  bool reopens = false;       // its nodes can be given other options while they are open
+  // Those of its own options that may differ then.
+  std::span<const std::string_view> changeable = {};
   std::unique_ptr<Driver> (*create)(const DriverDescriptor& descriptor);
   // Makes a new image (blockdev-create, the tools' create). `options.driver` is this driver's. Null
   // where there is no such thing. Throws Error; an image that was begun may stay behind.

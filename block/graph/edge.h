@@ -53,6 +53,8 @@ class Edge {
   EdgeParent& parent() const noexcept { return parent_; }
   const std::string& name() const noexcept { return name_; }
   ChildRoles roles() const noexcept { return roles_; }
+  // For the parent's driver, while no request is there.
+  void set_roles(ChildRoles roles) noexcept { roles_ = roles; }
   bool has_role(ChildRole role) const noexcept { return roles_.has(role); }
   const Permissions& permissions() const noexcept { return permissions_; }
   bool is_frozen() const noexcept { return frozen_; }

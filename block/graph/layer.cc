@@ -9,7 +9,7 @@
 
 #include "block/aio/run_in.h"
 #include "block/base/error.h"
-#include "block/base/log.h"
+#include "block/graph/drain.h"
 
 namespace strata {
 namespace {
@@ -96,33 +96,11 @@ void BlockLayer::emit(std::string_view event, boost::json::object data) {
        [this, name = std::string(event), data = std::move(data)] { events_(name, data); });
 }
 
-namespace {
-
-// Both halves of a flush for a whole subtree that no request is on.
-Task<Status> flush_tree(Node& node) {
-  Status result = co_await node.driver().write_back();
-  for (const auto& edge : node.children()) {
-    if (!edge->node_ptr()) continue;
-    Status status = co_await flush_tree(edge->node());
-    if (result.ok()) result = status;
-  }
-  Status status = co_await node.driver().flush();
-  if (result.ok()) result = status;
-  co_return result;
-}
-
-}  // namespace
-
 // `references` are the caller's own: with no others, this node is about to go.
 Task<void> BlockLayer::close_if_last(MainLoop& loop, Node& node, long references) {
   if (node.weak_from_this().use_count() > references || !node.has_driver()) co_return;
-  Status status;
-  if (node.is_writable()) status = co_await flush_tree(node);
-  Status closed = co_await node.driver().close(loop);
-  if (status.ok()) status = closed;
-  if (!status.ok())
-    log_error("Failed to close node '{}': {}", node.name(),
-              Error::describe_errno(status.error_number()));
+  if (node.is_writable()) (void)co_await flush_tree(node);
+  co_await node.driver().close(loop);
   for (const auto& edge : node.children()) {
     if (edge->node_ptr()) co_await close_if_last(loop, edge->node(), 1);
   }

@@ -79,7 +79,8 @@ class BlockLayer {
   bool keeps_bitmaps_ahead() const noexcept { return bitmaps_ahead_; }
   void keep_bitmaps_ahead() noexcept { bitmaps_ahead_ = true; }
 
-  // Flushes and closes `node` and what only it holds, then lets go. Errors of the flush are logged.
+  // Flushes and closes `node` and what only it holds, then lets go. Who must know whether all was
+  // written flushes before; drivers tell what they could not save of an image.
   Task<void> release(MainLoop& loop, NodePtr node);
 
  private:

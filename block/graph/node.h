@@ -89,6 +89,10 @@ class Node final : public EdgeParent, public std::enable_shared_from_this<Node> 
     return explicit_options_;
   }
 
+  // Whose options define this node as a child, inline; null where it stands for itself.
+  std::shared_ptr<Node> definer() const noexcept { return definer_.lock(); }
+  void set_definer(const std::weak_ptr<Node>& parent) noexcept { definer_ = parent; }
+
   const std::vector<std::unique_ptr<Edge>>& children() const noexcept { return children_; }
   const std::vector<Edge*>& parents() const noexcept { return parents_; }
   // Null if there is no such child.
@@ -126,6 +130,7 @@ class Node final : public EdgeParent, public std::enable_shared_from_this<Node> 
   friend class Edge;
   friend class GraphPlan;
   friend class NodeOpener;
+  friend class Reopening;
 
   void adopt_driver(std::unique_ptr<Driver> driver) noexcept;
 
@@ -134,6 +139,7 @@ class Node final : public EdgeParent, public std::enable_shared_from_this<Node> 
   bool open_ = false;
   NodeOptions options_;
   std::shared_ptr<const qapi::BlockdevOptions> explicit_options_;
+  std::weak_ptr<Node> definer_;
   NodeIo io_;
   DirtyBitmaps bitmaps_;
   AioContext* home_context_;

@@ -22,14 +22,6 @@ NodeOptions apply(const qapi::BlockdevOptions& options, NodeOptions in_force) {
   return in_force;
 }
 
-void check(const NodeOptions& options) {
-  if (options.detect_zeroes == qapi::BlockdevDetectZeroesOptions::unmap && !options.discard_unmap)
-    throw Error(
-        "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
-  if (options.force_share && !options.read_only && !options.auto_read_only)
-    throw Error("force-share=on can only be used with read-only images");
-}
-
 }  // namespace
 
 // Makes one node. A member of graph's inner circle, so that a half-made node is nobody else's
@@ -48,7 +40,7 @@ class NodeOpener {
     } else {
       name = layer_.generate_node_name();
     }
-    check(in_force);
+    check_options(in_force);
     if (in_force.force_share) in_force.read_only = true;
 
     auto node = std::make_shared<Node>(layer_, std::move(name), in_force);
@@ -68,6 +60,14 @@ class NodeOpener {
   MainLoop& loop_;
   BlockLayer& layer_;
 };
+
+void check_options(const NodeOptions& options) {
+  if (options.detect_zeroes == qapi::BlockdevDetectZeroesOptions::unmap && !options.discard_unmap)
+    throw Error(
+        "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
+  if (options.force_share && !options.read_only && !options.auto_read_only)
+    throw Error("force-share=on can only be used with read-only images");
+}
 
 NodeOptions effective_options(const qapi::BlockdevOptions& options) {
   return apply(options, {});
@@ -95,7 +95,9 @@ NodeOptions effective_child_options(const qapi::BlockdevOptions& options, const 
 
 Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
                         OpenHow how) {
-  NodeOptions in_force = effective_options(options);
+  NodeOptions in_force = how.parent != nullptr
+                             ? effective_child_options(options, *how.parent, how.roles)
+                             : effective_options(options);
   in_force.guessed_format = how.guessed_format;
   in_force.metadata_only = how.metadata_only;
   trace_bdrv_open_common("node {} driver {}", options.node_name.value_or(""),
@@ -114,6 +116,7 @@ Task<Edge*> OpenContext::open_child(const qapi::BlockdevRef& reference, std::str
     NodeOptions in_force = effective_child_options(inline_options, node.options(), roles);
     in_force.guessed_format = guessed_format;
     child = co_await NodeOpener(loop, layer).open(inline_options, in_force, false);
+    child->set_definer(node.weak_from_this());
   }
   GraphPlan plan(loop);
   Edge& edge = plan.add_child(node, std::move(name), roles, std::move(child));

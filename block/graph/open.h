@@ -36,12 +36,18 @@ struct OpenHow {
   bool guessed_format = false;  // NodeOptions
   bool metadata_only = false;   // NodeOptions
   bool to_check = false;        // OpenContext
+  // It will be the child `roles` of a node with these options: what it does not set it inherits.
+  const NodeOptions* parent = nullptr;
+  ChildRoles roles = kImageRoles;
 };
 
 // Opens a node and all that its options define inline. The result is held by the caller alone.
 // Throws Error, with nothing left behind.
 Task<NodePtr> open_node(MainLoop& loop, BlockLayer& layer, qapi::BlockdevOptions options,
                         OpenHow how = {});
+
+// Throws Error for options that exclude each other.
+void check_options(const NodeOptions& options);
 
 // What the options say about a node, over what a child inherits from its parent.
 NodeOptions effective_options(const qapi::BlockdevOptions& options);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <ranges>
 #include <unordered_set>
 
 #include "block/base/error.h"
@@ -69,6 +70,12 @@ void GraphPlan::set_permissions(Edge& root, Permissions permissions) {
   if (root.node_ptr()) touched_.push_back(root.node_ptr());
 }
 
+void GraphPlan::set_options(Node& node, NodeOptions options) {
+  if (options.read_only && !node.options_.read_only) made_read_only_.push_back(&node);
+  touch(node, [&node, old = node.options_] { node.options_ = old; });
+  node.options_ = std::move(options);
+}
+
 void GraphPlan::touch(Node& node, std::function<void()> undo) {
   touched_.push_back(node.shared_from_this());
   if (undo) undo_.push_back(std::move(undo));
@@ -89,8 +96,8 @@ std::vector<Node*> GraphPlan::affected_in_order() const {
 }
 
 void GraphPlan::check_conflicts(const Node& node) const {
-  for (const Edge* a : node.parents()) {
-    for (const Edge* b : node.parents()) {
+  for (const Edge* a : node.parents() | std::views::reverse) {  // who came last is in the wrong
+    for (const Edge* b : node.parents() | std::views::reverse) {
       PermissionSet refused = b->permissions().needed.without(a->permissions().shared);
       if (a == b || refused.empty()) continue;
       throw Error(
@@ -106,6 +113,10 @@ void GraphPlan::check_conflicts(const Node& node) const {
 void GraphPlan::check_writable(const Node& node, Permissions cumulative) const {
   PermissionSet needed = cumulative.needed;
   if (needed.has_any({Permission::write, Permission::write_unchanged}) && !node.is_writable()) {
+    bool is_new =
+        std::find(made_read_only_.begin(), made_read_only_.end(), &node) != made_read_only_.end();
+    if (is_new)
+      throw Error("Read-only block node '{}' cannot support read-write users", node.name());
     if (!node.io().inactive) throw Error("Block node is read-only");
   }
   PermissionSet changes =

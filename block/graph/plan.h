@@ -37,7 +37,9 @@ class GraphPlan {
   void set_child(Edge& edge, NodePtr child);
   // What a Backend asks of its root.
   void set_permissions(Edge& root, Permissions permissions);
-  // For a node whose options or activity changed, or will once its driver's own plan is committed:
+  // What is in force for a node.
+  void set_options(Node& node, NodeOptions options);
+  // For a node whose activity changed, or will once its driver's own plan is committed:
   // `undo` is called if the plan is not committed.
   void touch(Node& node, std::function<void()> undo = nullptr);
 
@@ -56,6 +58,7 @@ class GraphPlan {
 
   MainLoop& loop_;
   std::vector<NodePtr> touched_;
+  std::vector<const Node*> made_read_only_;
   std::vector<std::function<void()>> undo_;
   std::vector<NodePtr> prepared_;  // their drivers await commit or abort
   std::vector<std::unique_ptr<Edge>> removed_;

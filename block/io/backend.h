@@ -49,6 +49,7 @@ class Backend final : public EdgeParent {
   bool write_cache() const noexcept { return write_cache_.load(std::memory_order_relaxed); }
   // On: what reads find in backing files only is written to the node.
   void set_copy_on_read(bool enabled) noexcept { copy_on_read_ = enabled; }
+  bool copies_on_read() const noexcept { return copy_on_read_; }
   // Called in the context that resized the node, when the length has changed.
   void on_resize(std::function<void()> callback) { on_resize_ = std::move(callback); }
   // Whether the node may be moved to another AioContext while this user is there.

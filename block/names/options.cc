@@ -107,16 +107,57 @@ void make_arrays(boost::json::value& value) {
   if (!elements.empty()) value = std::move(elements);
 }
 
+constexpr std::string_view kOverlapCheck = "overlap-check";
+
+// "overlap-check=constant,overlap-check.main-header=off": the first is the template.
+void name_template(boost::json::value& checks) {
+  if (!checks.is_string()) return;
+  object tree{{"template", checks}};
+  checks = std::move(tree);
+}
+
+void check_template(const boost::json::value* checks, std::string_view wanted) {
+  if (checks == nullptr) return;
+  const boost::json::value* given = checks->get_object().if_contains("template");
+  if (given != nullptr && *given != boost::json::value(wanted))
+    throw Error(
+        "Conflicting values for qcow2 options 'overlap-check' ('{}') and 'overlap-check.template' "
+        "('{}')",
+        std::string_view(given->get_string()), wanted);
+}
+
+void check_overlap_checks(const object& options) {
+  for (const auto& [key, member] : options) {
+    const boost::json::value* mode = &member;
+    if (const object* tree = member.if_object()) {
+      check_overlap_checks(*tree);
+      mode = key == kOverlapCheck ? tree->if_contains("template") : nullptr;
+    }
+    if (key != kOverlapCheck || mode == nullptr || !mode->is_string()) continue;
+    std::string_view name(mode->get_string());
+    if (name == "none" || name == "constant" || name == "cached" || name == "all") continue;
+    throw Error(
+        "Unsupported value '{}' for qcow2 option 'overlap-check'. Allowed are any of the "
+        "following: none, constant, cached, all",
+        name);
+  }
+}
+
 }  // namespace
 
 void set_option(object& options, std::string_view key, std::string_view value) {
   size_t dot = key.find('.');
   if (dot == key.npos) {
+    boost::json::value* before = options.if_contains(key);
+    if (key == kOverlapCheck && before != nullptr && before->is_object())
+      return set_option(options, "overlap-check.template", value);
     options[key] = std::string(value);
     return;
   }
   std::string_view first = key.substr(0, dot);
   boost::json::value* child = options.if_contains(first);
+  if (first == kOverlapCheck && child != nullptr) name_template(*child);
+  if (first == kOverlapCheck && key.ends_with(".template")) check_template(child, value);
   if (child != nullptr && !child->is_object()) throw Error("Cannot mix scalar and non-scalar keys");
   set_option(child_of(options, first), key.substr(dot + 1), value);
 }
@@ -166,6 +207,7 @@ void name_drivers_of_children(object& options) {
 
 qapi::BlockdevOptions read_options(const BlockLayer& layer, object options) {
   for (auto& [key, value] : options) make_arrays(value);
+  check_overlap_checks(options);
   for (;;) {
     try {
       return qapi::from_keyval<qapi::BlockdevOptions>(options);

@@ -82,6 +82,8 @@ Task<Status> Image::amend_header(Amendment amendment) {
 Task<void> amend(Image& image, Amendment amendment, AmendProgress progress) {
   check_amendment(image, amendment);
   check(co_await image.settle(), "Failed to flush the image");
+  if (amendment.version.value_or(0) > image.header().version)
+    check(co_await image.complete_snapshots(), "Failed to update the snapshot table");
   check(co_await image.amend_header(amendment), "Failed to update the image header");
   if (!amendment.refcount_bits) co_return;
   auto order =

@@ -293,6 +293,14 @@ Task<Status> PersistentBitmaps::store() {
   co_return co_await store_locked();
 }
 
+void PersistentBitmaps::end_writing() noexcept {
+  writing_ = ahead_ = false;
+  for (auto& [key, stored] : stored_) {
+    stored.bitmap->keep_no_more();
+    stored.bitmap->set_read_only(true);
+  }
+}
+
 Task<Status> PersistentBitmaps::store_locked() {
   for (const DirtyBitmapPtr& bitmap : node_.bitmaps().all()) {
     if (!bitmap->is_persistent() || bitmap->is_inconsistent()) continue;

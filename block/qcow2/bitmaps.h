@@ -29,6 +29,8 @@ class PersistentBitmaps final : public BitmapKeeper {
   Task<void> begin_writing(bool ahead);
   // The disk's copies become what is in memory. The bitmaps stay the node's.
   Task<Status> store();
+  // After store(): nothing is written from now on.
+  void end_writing() noexcept;
 
   // As in block/graph/driver.h.
   void check_new(const std::string& name, uint64_t granularity) const;

@@ -84,7 +84,11 @@ class Image {
   void use_data_file(Edge& data) noexcept;
   // After load(): the key, where guest data is encrypted.
   Task<void> open_encryption(const std::optional<qapi::BlockdevQcow2Encryption>& options);
-  void configure(const Settings& settings);
+  void configure(const Settings& settings) { change_settings(settings, cache_for(settings)); }
+  // In two steps, for an image in use on which no request is: first the memory of another cache, if
+  // the settings want one, for which nothing is dirty. Throws Error.
+  L2Cache::StoragePtr cache_for(const Settings& settings) const;
+  void change_settings(const Settings& settings, L2Cache::StoragePtr cache) noexcept;
   Task<void> load_snapshots();
   Task<void> load_bitmap_directory();
 
@@ -100,6 +104,8 @@ class Image {
   uint64_t size() const noexcept { return size_.load(std::memory_order_acquire); }
   bool has_data_file() const noexcept { return header_.has(kIncompatibleDataFile); }
   bool data_file_raw() const noexcept { return (header_.autoclear & kAutoclearDataFileRaw) != 0; }
+  // Nothing is to be done with it any more.
+  void abandon() noexcept { unusable_ = true; }
   bool is_unusable() const noexcept { return unusable_.load(std::memory_order_relaxed); }
 
   // --- Requests: any AioContext. As in block/graph/driver.h. ---
@@ -110,6 +116,11 @@ class Image {
   Task<Status> write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap);
   Task<Status> discard(uint64_t offset, uint64_t bytes);
   Task<Result<Run>> lookup(GuestOffset offset, uint64_t bytes);
+  // With encryption, whole sectors. EFBIG: behind what tables can reach.
+  Task<Status> load_vm_state(uint64_t offset, IoVector into);
+  Task<Status> save_vm_state(uint64_t offset, IoVector from);
+  // Bytes; no guest arrives there.
+  uint64_t vm_state_offset() const noexcept;
   // For whoever opens it to write to it: what others left that this code does not keep up is lost.
   Task<Status> drop_unknown_features();
   // Whether all of it is known, without waiting, to be data.
@@ -127,6 +138,7 @@ class Image {
   Task<void> resize(uint64_t size, TruncateOptions options);
   // Nothing dirty, nothing waiting to be freed afterwards.
   Task<Status> settle();
+  bool is_settled() const noexcept;
   // Keeps what is on the disk as it is; requests go on in memory as far as they can.
   Task<Mutex::Lock> lock_write_back() { co_return co_await writing_back_.lock(); }
   // By id, else by name.
@@ -155,8 +167,12 @@ class Image {
   Task<Status> clear_broken_flags();
   // Nothing is mapped any more: all of the disk is what the backing file says.
   Task<Status> make_empty();
+  // The file ends where a cluster does, if that can be had: as it is found in QEMU's images.
+  Task<void> fill_last_cluster();
   // The steps of amend.h. Throw.
   Task<Status> amend_header(Amendment amendment);
+  // All entries of the table have what version 3 demands.
+  Task<Status> complete_snapshots();
   Task<void> change_refcount_width(unsigned order, AmendProgress progress);
   Task<void> downgrade(AmendProgress progress);
 
@@ -189,6 +205,10 @@ class Image {
   // The first `count` entries. To repair: leaves out what is too much. Throws Error.
   Task<SnapshotTable> read_snapshots(uint64_t count, bool repair);
 
+  // vm_state.cc
+  std::optional<GuestOffset> vm_state_at(uint64_t offset, uint64_t bytes) const noexcept;
+  Task<Status> drop_vm_state(uint64_t new_size);
+
   // guest data, which may be encrypted
   Task<Status> read_data(HostOffset host, GuestOffset guest, IoVector into) {
     if (encryption_) return encryption_.read(*data_, host, guest, into);
@@ -216,6 +236,12 @@ class Image {
   Edge* backing() const noexcept { return node_.child_in_role(ChildRole::cow); }
   // Whether what is unallocated there reads as zeroes.
   bool backing_is_zero(ByteRange range) const noexcept;
+
+  // Where reading at `offset` ends: what is behind it is zeroes.
+  uint64_t end_for(GuestOffset offset) const noexcept {
+    if (offset.value < vm_state_offset()) return size();
+    return l1_.size() * geometry_.bytes_per_l2_table();
+  }
 
   // writing (write.cc, link.cc)
   Task<Status> write_first(uint64_t offset, IoVector from);
@@ -256,6 +282,9 @@ class Image {
   void free_later(HostCluster first, uint64_t clusters, FreedBy by);
   void free_entry(const L2Entry& old, FreedBy by);
   void free_extent(CompressedExtent extent, FreedBy by);
+  // What the guard of inactive L2 tables has to know, before anything is changed.
+  Task<Status> load_inactive_tables();
+  void forget_inactive_tables() noexcept;
   // What of the metadata lies there; null: nothing.
   const char* metadata_at(HostOffset at, uint64_t bytes) const;
   // Cheap, and seldom true where there is none.
@@ -370,7 +399,8 @@ class Image {
   L2Cache l2_;
   Refcounts refcounts_;
   MetadataFilter filter_;
-  std::vector<HostCluster> inactive_l2_;        // only where they are guarded
+  // Only where they are guarded; nothing where they have yet to be read.
+  std::optional<std::vector<HostCluster>> inactive_l2_;
   std::map<uint64_t, PendingCluster> pending_;  // metadata: by guest cluster
   std::mutex freed_mutex_;                      // for a moment, beside the metadata lock
   std::vector<Freed> freed_;

@@ -6,23 +6,47 @@
 
 namespace strata::qcow2 {
 
-void L2Cache::configure(const Geometry& geometry, uint64_t slice_bytes, uint64_t slices,
-                        uint64_t compact_bytes) {
-  slice_bytes_ = slice_bytes;
-  entries_ = slice_bytes / geometry.l2_entry_size();
-  slices_per_table_ = geometry.cluster_size() / slice_bytes;
-  words_per_entry_ = geometry.extended_l2() ? 2 : 1;
-  ways_ = std::min<size_t>(kMaxWays, slices);
-  sets_ = std::vector<Set>(std::max<uint64_t>(1, slices / ways_));
-  slots_ = std::vector<Slot>(sets_.size() * ways_);
-  memory_.allocate(slice_bytes, slots_.size());
-  compact_.configure(geometry, compact_bytes);
-  for (size_t set = 0; set < sets_.size(); ++set) {
-    for (size_t way = 0; way < ways_; ++way) {
-      slot(set, way).tag = &sets_[set].tags[way];
-      slot(set, way).words = memory_.words(set * ways_ + way);
-    }
+struct L2Cache::Storage {
+  uint64_t slice_bytes = 0;
+  Geometry geometry;
+  std::vector<Set> sets;
+  std::vector<Slot> slots;
+  SliceMemory memory;
+  CompactSlices compact;
+};
+
+void L2Cache::StorageDeleter::operator()(Storage* storage) const noexcept {
+  delete storage;
+}
+
+L2Cache::StoragePtr L2Cache::make_storage(const Geometry& geometry, uint64_t slice_bytes,
+                                          uint64_t slices, uint64_t compact_bytes) {
+  StoragePtr storage(new Storage);
+  size_t ways = std::min<size_t>(kMaxWays, slices);
+  storage->slice_bytes = slice_bytes;
+  storage->geometry = geometry;
+  storage->sets = std::vector<Set>(std::max<uint64_t>(1, slices / ways));
+  storage->slots = std::vector<Slot>(storage->sets.size() * ways);
+  storage->memory.allocate(slice_bytes, storage->slots.size());
+  storage->compact.configure(geometry, compact_bytes);
+  for (size_t i = 0; i < storage->slots.size(); ++i) {
+    storage->slots[i].tag = &storage->sets[i / ways].tags[i % ways];
+    storage->slots[i].words = storage->memory.words(i);
   }
+  return storage;
+}
+
+void L2Cache::use(StoragePtr storage) noexcept {
+  assert(dirty_.empty() && first_ == nullptr);
+  slice_bytes_ = storage->slice_bytes;
+  entries_ = slice_bytes_ / storage->geometry.l2_entry_size();
+  slices_per_table_ = storage->geometry.cluster_size() / slice_bytes_;
+  words_per_entry_ = storage->geometry.extended_l2() ? 2 : 1;
+  ways_ = storage->slots.size() / storage->sets.size();
+  sets_.swap(storage->sets);
+  slots_.swap(storage->slots);
+  memory_.swap(storage->memory);
+  compact_ = std::move(storage->compact);
 }
 
 // The acquire load of the version comes before the words, the fence keeps them before its second

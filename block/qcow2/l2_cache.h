@@ -35,10 +35,22 @@ class L2Cache {
   static constexpr size_t kPieceBytes = 4096;  // what is written back at once
 
   L2Cache() noexcept = default;
-  // `slice_bytes` is a power of two between 512 and a cluster; `slices` at least 1. `compact_bytes`
-  // are for what does not fit.
+
+  struct Storage;
+  struct StorageDeleter {
+    void operator()(Storage* storage) const noexcept;
+  };
+  using StoragePtr = std::unique_ptr<Storage, StorageDeleter>;
+  // The memory of a cache. `slice_bytes` is a power of two between 512 and a cluster; `slices` at
+  // least 1. `compact_bytes` are for what does not fit. Throws std::bad_alloc.
+  static StoragePtr make_storage(const Geometry& geometry, uint64_t slice_bytes, uint64_t slices,
+                                 uint64_t compact_bytes = 0);
+  // Forgets everything, and goes on with this. As with clear().
+  void use(StoragePtr storage) noexcept;
   void configure(const Geometry& geometry, uint64_t slice_bytes, uint64_t slices,
-                 uint64_t compact_bytes = 0);
+                 uint64_t compact_bytes = 0) {
+    use(make_storage(geometry, slice_bytes, slices, compact_bytes));
+  }
 
   uint64_t slice_bytes() const noexcept { return slice_bytes_; }
   uint64_t slice_entries() const noexcept { return entries_; }

@@ -3,9 +3,11 @@
 // What every change of the mapping goes through.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 
+#include "block/base/error.h"
 #include "block/graph/layer.h"
 #include "block/io/debug_event.h"
 #include "block/qcow2/hex.h"
@@ -106,11 +108,42 @@ const char* Image::metadata_at(HostOffset at, uint64_t bytes) const {
     if (block.value != 0 && covers(Guard::refcount_block, block.value, cluster))
       return "refcount block";
   }
-  for (HostCluster table : inactive_l2_) {
+  for (size_t i = 0; inactive_l2_ && i < inactive_l2_->size(); ++i) {
+    HostCluster table = (*inactive_l2_)[i];
     if (covers(Guard::inactive_l2, geometry_.offset_of(table).value, cluster))
       return "inactive L2 table";
   }
   return nullptr;
+}
+
+Task<Status> Image::load_inactive_tables() {
+  if (!settings_.guards.has(Guard::inactive_l2) || inactive_l2_) co_return Status();
+  std::vector<HostCluster> tables;
+  for (size_t i = 0; i < snapshots_.size(); ++i) {
+    Result<std::vector<std::byte>> l1 = Status::error(EIO);
+    try {
+      l1 = co_await read_l1(i);
+    } catch (const Error& error) {
+      l1 = Status::error(error.error_number());
+    }
+    if (!l1) co_return l1.status();
+    for (size_t at = 0; at + 8 <= l1->size(); at += 8) {
+      HostOffset table = L1Entry(load_be<uint64_t>(*l1, at)).offset();
+      if (table.value != 0) tables.push_back(geometry_.cluster_of(table));
+    }
+  }
+  std::ranges::sort(tables, {}, &HostCluster::value);
+  tables.erase(std::unique(tables.begin(), tables.end()), tables.end());
+  // Those that are active as well are guarded as such, or rightly written to when they no longer
+  // are shared.
+  for (HostCluster table : tables) filter_.add(table);
+  inactive_l2_ = std::move(tables);
+  co_return Status();
+}
+
+void Image::forget_inactive_tables() noexcept {
+  inactive_l2_.reset();
+  announced_ = false;
 }
 
 bool Image::may_hold_metadata(HostOffset at, uint64_t bytes) const noexcept {

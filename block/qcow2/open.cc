@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <new>
 
 #include "block/base/error.h"
 #include "block/base/log.h"
@@ -108,9 +109,23 @@ void Image::use_data_file(Edge& data) noexcept {
   data_ = &data;
 }
 
-void Image::configure(const Settings& settings) {
+L2Cache::StoragePtr Image::cache_for(const Settings& settings) const {
+  bool same = l2_.capacity() != 0 && settings.l2_slice_bytes == settings_.l2_slice_bytes &&
+              settings.l2_slices == settings_.l2_slices &&
+              settings.compact_bytes == settings_.compact_bytes;
+  if (same) return nullptr;
+  try {
+    return L2Cache::make_storage(geometry_, settings.l2_slice_bytes, settings.l2_slices,
+                                 settings.compact_bytes);
+  } catch (const std::bad_alloc&) {
+    throw Error::from_text("Could not allocate metadata caches", ENOMEM);
+  }
+}
+
+void Image::change_settings(const Settings& settings, L2Cache::StoragePtr cache) noexcept {
   settings_ = settings;
-  l2_.configure(geometry_, settings.l2_slice_bytes, settings.l2_slices, settings.compact_bytes);
+  forget_inactive_tables();
+  if (cache) l2_.use(std::move(cache));
   refcounts_.keep_at_most(settings.refcount_blocks);
 }
 

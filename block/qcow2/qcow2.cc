@@ -4,6 +4,7 @@
 #include "block/qcow2/qcow2.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 
@@ -11,6 +12,7 @@
 #include "block/base/log.h"
 #include "block/crypto/amend.h"
 #include "block/graph/open.h"
+#include "block/graph/reopen.h"
 #include "block/names/backing.h"
 #include "block/names/filename.h"
 #include "block/qcow2/bitmaps.h"
@@ -24,6 +26,12 @@ namespace strata {
 namespace {
 
 using qcow2::Image;
+
+constexpr std::array<std::string_view, 11> kChangeable{
+    "cache-clean-interval",  "cache-size",         "discard-no-unref",
+    "l2-cache-entry-size",   "l2-cache-size",      "lazy-refcounts",
+    "overlap-check",         "pass-discard-other", "pass-discard-request",
+    "pass-discard-snapshot", "refcount-cache-size"};
 
 class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
  public:
@@ -66,6 +74,12 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
       return checkpoint_and_write_back();
     return image_->write_back();
   }
+  Task<Status> load_vm_state(uint64_t offset, IoVector into) override {
+    return image_->load_vm_state(offset, into);
+  }
+  Task<Status> save_vm_state(uint64_t offset, IoVector from) override {
+    return image_->save_vm_state(offset, from);
+  }
   Task<Result<uint64_t>> length() override { return Task<Result<uint64_t>>::ready(image_->size()); }
   Task<void> truncate(uint64_t size, TruncateOptions options) override {
     return resize_with_bitmaps(size, options);
@@ -103,12 +117,25 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     return image_->amend_encryption(options, force);
   }
 
-  Task<Status> close(MainLoop&) override {
-    if (!node().is_writable() || image_->is_unusable()) co_return Status();
-    Status status = co_await store_and_settle();
+  Task<void> close(MainLoop&) override {
+    if (!node().is_writable() || image_->is_unusable()) co_return;
+    co_await store_bitmaps();
+    Status status;
+    if (!image_->is_settled()) status = co_await image_->settle();
     if (status.ok()) status = co_await image_->mend_flags();
-    co_return status;
+    if (status.ok()) co_return co_await image_->fill_last_cluster();
+    if (image_->is_unusable()) co_return;
+    std::string why = Error::describe_errno(status.error_number());
+    log_error("Failed to flush the L2 table cache: {}", why);
+    log_error("Failed to flush the refcount block cache: {}", why);
   }
+  Task<void> prepare_reopen(ReopenContext& context) override;
+  void commit_reopen() noexcept override;
+  Task<void> abort_reopen(MainLoop&) override {
+    std::unique_ptr<NewOptions> gone = std::exchange(next_, nullptr);
+    if (gone->stops_writing) co_await bitmaps_->begin_writing(node().layer().keeps_bitmaps_ahead());
+  }
+  Task<void> after_reopen(MainLoop&) override;
   Task<void> inactivate(MainLoop&) override {
     if (node().is_read_only()) co_return;
     Status status = co_await store_and_settle();
@@ -119,9 +146,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   Task<void> activate(MainLoop&) override {
     co_await load();
     if (data_ != nullptr) image_->use_data_file(*data_);
-    if (!may_write()) co_return;
-    co_await drop_unknown_features();
-    co_await bitmaps_->begin_writing(node().layer().keeps_bitmaps_ahead());
+    if (may_write()) co_await begin_writing();
   }
 
   void check_new_bitmap(const std::string& name, uint64_t granularity) const override {
@@ -139,11 +164,8 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   std::vector<qapi::SnapshotInfo> snapshots() const override;
   std::optional<ImageFacts> image_facts() const override {
     const qcow2::Geometry& geometry = image_->geometry();
-    // Behind the last table of the disk, at which no guest arrives.
-    uint64_t vm_state = geometry.l1_entries_for(image_->size())
-                        << (geometry.cluster_bits() + geometry.l2_bits());
     return ImageFacts{geometry.cluster_size(), image_->header().has(qcow2::kIncompatibleDirty),
-                      vm_state};
+                      image_->vm_state_offset()};
   }
   std::optional<BackingName> backing_name() const override {
     if (image_->backing_name().empty()) return std::nullopt;
@@ -157,17 +179,25 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
       throw Error::from_errno(status.error_number(), "Could not update qcow2 header");
   }
 
+  Task<void> begin_writing() {
+    co_await drop_unknown_features();
+    co_await bitmaps_->begin_writing(node().layer().keeps_bitmaps_ahead());
+  }
+
   bool may_write() const noexcept { return !node().is_read_only() && !node().io().inactive; }
 
   Task<Status> checkpoint_and_write_back() {
     (void)co_await bitmaps_->checkpoint();  // the disk says too much for a while longer
     co_return co_await image_->write_back();
   }
-  Task<Status> store_and_settle() {
+  Task<void> store_bitmaps() {
     Status stored = co_await bitmaps_->store();
     if (!stored.ok())
       log_error("Lost persistent bitmaps during inactivation of node '{}': {}", node().name(),
                 Error::describe_errno(stored.error_number()));
+  }
+  Task<Status> store_and_settle() {
+    co_await store_bitmaps();
     co_return co_await image_->settle();
   }
   Task<void> resize_with_bitmaps(uint64_t size, TruncateOptions options) {
@@ -256,7 +286,17 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     co_await context.open_child(reference, "backing", ChildRole::cow);
   }
 
+  // From prepare_reopen() on.
+  struct NewOptions {
+    qapi::BlockdevOptionsQcow2 options;
+    qcow2::Settings settings;
+    qcow2::L2Cache::StoragePtr cache;
+    bool stops_writing = false;
+    bool starts_writing = false;
+  };
+
   qapi::BlockdevOptionsQcow2 options_;
+  std::unique_ptr<NewOptions> next_;
   bool to_check_ = false;
   Edge* file_ = nullptr;
   Edge* data_ = nullptr;
@@ -264,6 +304,51 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   std::optional<qcow2::Cleaner> cleaner_;
   std::unique_ptr<qcow2::PersistentBitmaps> bitmaps_;
 };
+
+Task<void> Qcow2Driver::prepare_reopen(ReopenContext& context) {
+  auto next = std::make_unique<NewOptions>();
+  next->options = context.branch<qapi::BlockdevOptionsQcow2>();
+  next->settings = qcow2::settings_of(next->options, image_->header());
+  next->cache = image_->cache_for(next->settings);
+  bool writes = may_write();
+  bool will_write = !context.in_force.read_only && !node().io().inactive;
+  next->stops_writing = writes && !will_write;
+  next->starts_writing = !writes && will_write;
+  if (next->starts_writing && image_->header().has(qcow2::kIncompatibleCorrupt))
+    throw Error::from_text("qcow2: Image is corrupt; cannot be opened read/write", EACCES);
+  bool settles = next->cache || next->stops_writing ||
+                 (image_->settings().lazy_refcounts && !next->settings.lazy_refcounts);
+  Status status;
+  if (next->stops_writing)
+    status = co_await store_and_settle();
+  else if (writes && settles)
+    status = co_await image_->settle();
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "Error flushing drive");
+  next_ = std::move(next);
+}
+
+void Qcow2Driver::commit_reopen() noexcept {
+  if (next_->stops_writing) bitmaps_->end_writing();
+  options_ = std::move(next_->options);
+  image_->change_settings(next_->settings, std::move(next_->cache));
+  cleaner_.emplace(node().layer().main_loop().context(), *image_, next_->settings.clean_interval);
+}
+
+Task<void> Qcow2Driver::after_reopen(MainLoop&) {
+  bool starts_writing = std::exchange(next_, nullptr)->starts_writing;
+  if (!starts_writing) co_return;
+  std::optional<Error> failed;
+  try {
+    if (image_->header().has(qcow2::kIncompatibleDirty))
+      co_await qcow2::repair_dirty_image(*image_);
+    co_await begin_writing();
+  } catch (Error& error) {
+    failed = std::move(error);
+  }
+  if (!failed) co_return;
+  image_->abandon();  // its metadata is not fit to be written to
+  throw *std::move(failed);
+}
 
 Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t bytes, StatusWant) {
   Result<qcow2::Run> run = co_await image_->lookup(qcow2::GuestOffset(offset), bytes);
@@ -367,6 +452,8 @@ Task<void> create_image(MainLoop& loop, BlockLayer& layer,
 const DriverDescriptor kQcow2Driver{.name = qapi::BlockdevDriver::qcow2,
                                     .is_format = true,
                                     .supports_backing = true,
+                                    .reopens = true,
+                                    .changeable = kChangeable,
                                     .create = create_driver,
                                     .create_image = create_image};
 

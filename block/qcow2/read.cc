@@ -139,7 +139,8 @@ Task<Status> Image::read(uint64_t offset, IoVector into) {
 
 // The caller holds a pass of the epoch, or a lock that keeps the range's clusters from being freed.
 Task<Status> Image::read_unlocked(GuestOffset offset, IoVector into) {
-  uint64_t inside = size() - std::min(size(), offset.value);
+  uint64_t end = end_for(offset);
+  uint64_t inside = end - std::min(end, offset.value);
   if (inside < into.size()) {
     into.slice(inside, into.size() - inside).fill(std::byte{0});
     into = into.slice(0, inside);
@@ -175,7 +176,8 @@ Task<Status> Image::read_run(const Run& run, GuestOffset offset, IoVector into) 
 
 Task<Status> Image::read_backing(GuestOffset offset, IoVector into) {
   Edge* base = backing();
-  uint64_t length = base != nullptr ? base->node().length() : 0;
+  // A backing file may be longer than this disk.
+  uint64_t length = base != nullptr ? std::min(base->node().length(), size()) : 0;
   if (offset.value >= length) {
     into.fill(std::byte{0});
     return Task<Status>::ready(Status());

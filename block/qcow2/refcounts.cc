@@ -269,6 +269,7 @@ Task<Result<HostCluster>> Refcounts::allocate(uint64_t clusters) {
     Status status = co_await grow_table(last);
     if (!status.ok()) co_return status;
   }
+  if (!missing.empty()) co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_alloc);
   for (size_t i = 0; i < missing.size(); ++i) add_block(missing[i], first + (clusters + i));
   for (HostCluster at = first; at < first + (clusters + missing.size()); ++at) {
     Result<Block*> block = co_await load(geometry_.table_index(at));

@@ -49,6 +49,9 @@ class Refcounts {
   // that `counts` tells of.
   Task<Status> rebuild(const std::vector<uint16_t>& counts);
 
+  // Of all that was in the file, or was ever handed out; bytes.
+  uint64_t end_of_use() const noexcept { return geometry_.offset_of(fresh_from_).value; }
+
   // Whether these clusters, just allocated, have never been written to: they lie behind what was
   // the end of the file. Asked once, by whoever allocated them.
   bool take_fresh(HostCluster first, uint64_t clusters) noexcept;

@@ -8,6 +8,7 @@
 
 #include "block/base/aligned_buffer.h"
 #include "block/base/error.h"
+#include "block/io/debug_event.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -35,6 +36,7 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
   if (size < old_size) {
     check(co_await shrink(size), "Failed to discard cropped clusters");
   } else if (size > old_size) {
+    check(co_await drop_vm_state(size), "Failed to update the image size");
     if (geometry_.l1_entries_for(size) > l1_.size())
       check(co_await grow_l1(geometry_.l1_entries_for(size)), "Failed to grow the L1 table");
   }
@@ -112,6 +114,8 @@ Task<Status> Image::grow_l1(uint64_t entries) {
   if (entries * 8 > kMaxL1Bytes) co_return Status::error(EFBIG);
   uint64_t clusters = geometry_.clusters_for(entries * 8);
   Mutex::Lock lock = co_await writing_back_.lock();
+  if (entries <= l1_.size()) co_return Status();
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l1_grow_alloc_table);
   Result<HostCluster> place = HostCluster();
   {
     Mutex::Lock metadata = co_await metadata_.lock();
@@ -131,9 +135,11 @@ Task<Status> Image::grow_l1(uint64_t entries) {
   std::vector<std::byte> bytes = l1_.encode(0, l1_.size());
   bytes.resize(entries * 8);
   HostOffset at = geometry_.offset_of(*place);
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l1_grow_write_table);
   Status status = co_await file_.write(at, bytes);
   if (status.ok()) status = co_await file_.flush();
   if (!status.ok()) co_return status;
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l1_grow_activate_table);
   Header before = header_;
   header_.l1_table_offset = at.value;
   header_.l1_size = static_cast<uint32_t>(entries);
@@ -212,6 +218,19 @@ Task<Status> Image::allocate_and_link(const Plan& plan, qapi::PreallocMode in_fi
   }
   preallocated_end_ = std::max(preallocated_end_, end);
   co_return co_await link(plan, host, &allocation);
+}
+
+// Who writes to a new cluster writes no zeroes behind the data.
+Task<void> Image::fill_last_cluster() {
+  uint64_t length = file_.length();
+  bool written = announced_ && !is_unusable();
+  if (!written || geometry_.is_cluster_aligned(length) || length >= refcounts_.end_of_use())
+    co_return;
+  try {
+    co_await io::truncate(file_.edge(), geometry_.round_up(length), {.exact = false});
+  } catch (const Error&) {
+    // Not every file can be made longer, and nothing needs it.
+  }
 }
 
 }  // namespace strata::qcow2

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace strata::qcow2 {
 
@@ -16,6 +17,12 @@ class SliceMemory {
   ~SliceMemory() { release(); }
   SliceMemory(const SliceMemory&) = delete;
   SliceMemory& operator=(const SliceMemory&) = delete;
+
+  void swap(SliceMemory& other) noexcept {
+    std::swap(base_, other.base_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(slice_words_, other.slice_words_);
+  }
 
   // Throws std::bad_alloc.
   void allocate(size_t slice_bytes, size_t slices);

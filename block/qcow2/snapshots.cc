@@ -212,7 +212,19 @@ Task<Status> Image::store_snapshots(std::vector<Snapshot> snapshots) {
              geometry_.clusters_for(snapshot_table_bytes_), FreedBy::other);
   snapshots_ = std::move(snapshots);
   snapshot_table_bytes_ = bytes.size();
+  forget_inactive_tables();
   co_return Status();
+}
+
+Task<Status> Image::complete_snapshots() {
+  constexpr uint32_t kDemanded = 16;  // the sizes of the state and of the disk
+  bool complete = std::all_of(snapshots_.begin(), snapshots_.end(), [](const Snapshot& snapshot) {
+    return snapshot.extra_data_size >= kDemanded;
+  });
+  if (complete) co_return Status();
+  Status status = co_await before_first_write();
+  if (status.ok()) status = co_await store_snapshots(snapshots_);
+  co_return status;
 }
 
 // While refcounts and the flags that follow from them change together, the image is marked as not

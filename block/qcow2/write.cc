@@ -200,10 +200,13 @@ Task<Status> Image::write_allocated(const Plan& plan, IoVector from) {
     if (!status.ok()) co_return status;
     co_return co_await link(plan, same, nullptr);
   }
-  Mutex::Lock lock = co_await metadata_.lock();
-  // First the table: so it lies before the data, as in QEMU's images.
-  Status status = co_await prepare_table(geometry_.l1_index(plan.first));
+  // First the table: so it lies before the data, as in QEMU's images. What it has is known before
+  // it is on the disk.
+  Changing changing;
+  Status status = co_await begin_change(changing, l2_.slice_of(plan.first));
   if (!status.ok()) co_return status;
+  changing.slice = {};
+  Mutex::Lock lock = std::move(changing.lock);
   Result<HostCluster> first = co_await allocate_clusters(plan.clusters);
   if (!first) co_return first.status();
   bool fresh = refcounts_.take_fresh(*first, plan.clusters);

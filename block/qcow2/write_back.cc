@@ -153,18 +153,26 @@ Task<Status> Image::write_dirty(Dirty& dirty) {
 }
 
 Task<Status> Image::write_refcounts(Dirty& dirty) {
+  using qapi::BlkdebugEvent;
+  bool moves = dirty.refcounts.moved.has_value();
+  bool grows = moves || !dirty.refcounts.table.empty();
+  if (grows) co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write);
+  if (moves) co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write_blocks);
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.blocks) {
     co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_update_part);
     Status status = co_await file_.write(piece.at, piece.bytes);
     if (!status.ok()) co_return status;
   }
-  if (dirty.refcounts.table.empty() && !dirty.refcounts.moved) co_return Status();
+  if (!grows) co_return Status();
   Status status = co_await file_.flush();
+  co_await io::debug_event(file_.edge(), moves ? BlkdebugEvent::refblock_alloc_write_table
+                                               : BlkdebugEvent::refblock_alloc_hookup);
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.table) {
     if (status.ok()) status = co_await file_.write(piece.at, piece.bytes);
   }
   if (status.ok()) status = co_await file_.flush();
-  if (!status.ok() || !dirty.refcounts.moved) co_return status;
+  if (!status.ok() || !moves) co_return status;
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_switch_table);
   const Refcounts::Dirty::Move& move = *dirty.refcounts.moved;
   Header before = header_;
   header_.refcount_table_offset = move.offset.value;
@@ -245,6 +253,11 @@ Task<Status> Image::settle() {
   co_return status;
 }
 
+bool Image::is_settled() const noexcept {
+  bool clean = !refcounts_.is_dirty() && !l2_.is_dirty() && !l1_.is_dirty() && !flags_in_doubt_;
+  return clean && freed_clusters_ == 0 && retired_.empty() && !lazily_dirty_ && !header_in_doubt_;
+}
+
 // The header is written whole: it lies in one cluster, of which the first sector holds all fields.
 // It is on the medium when this has succeeded. When it has failed, nobody knows what the disk has:
 // until the header that memory has could be written, no other metadata is.
@@ -302,6 +315,7 @@ Task<Status> Image::before_first_write() {
   if (announced_.load(std::memory_order_acquire)) co_return Status();
   Status status = co_await drop_unknown_features_locked();
   if (status.ok() && settings_.lazy_refcounts) status = co_await mark_dirty();
+  if (status.ok()) status = co_await load_inactive_tables();
   if (status.ok()) announced_.store(true, std::memory_order_release);
   co_return status;
 }

@@ -8,6 +8,7 @@
 #include "block/graph/activity.h"
 #include "block/graph/home_context.h"
 #include "block/graph/open.h"
+#include "block/graph/reopen.h"
 #include "block/io/backend.h"
 #include "qapi/commands_block_core.h"
 #include "qapi/commands_blockdev.h"
@@ -33,6 +34,11 @@ NodePtr find_node(Daemon& daemon, const std::string& name) {
 Task<void> blockdev_del(CommandContext& context, cmd::BlockdevDel::Arguments arguments) {
   BlockLayer& layer = context.daemon.layer();
   NodePtr node = find_node(context.daemon, arguments.node_name);
+  for (const Edge* edge : node->parents()) {
+    if (edge->has_role(ChildRole::cow))
+      throw Error("Node '{}' is busy: node is used as backing hd of '{}'", node->name(),
+                  edge->parent().parent_node()->name());
+  }
   bool has_parent_node = std::ranges::any_of(
       node->parents(), [](const Edge* edge) { return edge->parent().parent_node() != nullptr; });
   if (!layer.is_monitor_node(*node))
@@ -41,6 +47,16 @@ Task<void> blockdev_del(CommandContext& context, cmd::BlockdevDel::Arguments arg
   if (!node->parents().empty()) throw Error("Node {} is in use", node->name());
   layer.forget_monitor_node(*node);
   return layer.release(context.loop, std::move(node));
+}
+
+Task<void> blockdev_reopen(CommandContext& context, cmd::BlockdevReopen::Arguments arguments) {
+  std::vector<NewOptions> nodes;
+  for (qapi::BlockdevOptions& options : arguments.options) {
+    if (!options.node_name) throw Error("node-name not specified");
+    NodePtr node = find_node(context.daemon, *options.node_name);
+    nodes.push_back({std::move(node), std::move(options)});
+  }
+  return reopen_nodes(context.loop, context.daemon.layer(), std::move(nodes));
 }
 
 Task<void> block_resize(CommandContext& context, cmd::BlockResize::Arguments arguments) {
@@ -103,6 +119,7 @@ void x_blockdev_set_iothread(CommandContext& context,
 
 void serve_block_commands(CommandTable& table) {
   table.serve<cmd::BlockdevAdd>(&blockdev_add);
+  table.serve<cmd::BlockdevReopen>(&blockdev_reopen);
   table.serve<cmd::BlockdevDel>(&blockdev_del);
   table.serve<cmd::BlockResize>(&block_resize);
   table.serve<cmd::BlockSetWriteThreshold>(&block_set_write_threshold);

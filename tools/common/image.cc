@@ -44,45 +44,68 @@ class Opener {
       if (format == "raw" && writes && flags_.warn_of_guess) warn_of_guess();
     }
     co_await add_encryption_format(options_, file_);
-    apply_flags(options_, true);
+    apply_flags(options_);
     co_await complete_backing();
     qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options_));
     if (flags_.no_backing) leave_out_backing(typed);
-    co_return co_await open_node(tool_.loop(), tool_.layer(), std::move(typed),
-                                 {.guessed_format = guessed,
-                                  .metadata_only = flags_.metadata_only,
-                                  .to_check = flags_.to_check});
+    NodePtr node = co_await open_node(tool_.loop(), tool_.layer(), std::move(typed),
+                                      {.guessed_format = guessed,
+                                       .metadata_only = flags_.metadata_only,
+                                       .to_check = flags_.to_check});
+    file_.belong_to(*node);
+    if (Node* backing = node->backing()) backing_file_.belong_to(*backing);
+    co_return node;
   }
 
  private:
-  Task<std::string_view> add_guessed_format(object& options, NodePtr& file) {
+  // A protocol node, opened to see what is in it.
+  struct FirstLook {
+    NodePtr node;
+    bool is_ours = false;  // not one that is there under a name
+
+    void belong_to(Node& image) const {
+      if (is_ours) node->set_definer(image.weak_from_this());
+    }
+  };
+
+  Task<std::string_view> add_guessed_format(object& options, FirstLook& file) {
     co_await open_file(options, file);
-    std::string_view format = co_await guess_format(tool_.loop(), tool_.layer(), file);
+    std::string_view format = co_await guess_format(tool_.loop(), tool_.layer(), file.node);
     options["driver"] = std::string(format);
     co_return format;
   }
 
-  Task<void> add_encryption_format(object& options, NodePtr& file) {
+  Task<void> add_encryption_format(object& options, FirstLook& file) {
     if (!lacks_encryption_format(options)) co_return;
-    if (!file) co_await open_file(options, file);
-    co_await name_encryption(tool_.loop(), tool_.layer(), file, options);
+    if (!file.node) co_await open_file(options, file);
+    co_await name_encryption(tool_.loop(), tool_.layer(), file.node, options);
   }
 
   // Opens the protocol node, so that it can be looked at, and refers to it from then on: what is
   // judged is what is used.
-  Task<void> open_file(object& options, NodePtr& file) {
-    if (const object* file_options = options["file"].if_object()) {
-      object below = *file_options;
-      for (const char* inherited : {"read-only", "cache", "force-share"})
-        if (options.contains(inherited) && !below.contains(inherited))
-          below[inherited] = options[inherited];
-      apply_flags(below, false);
-      file = co_await open_options(std::move(below));
+  Task<void> open_file(object& options, FirstLook& file) {
+    file.is_ours = options["file"].is_object();
+    if (file.is_ours) {
+      object below = options["file"].get_object();
+      if (flags_.aio) apply_aio(below);
+      NodeOptions image = inherited_from(options);
+      qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(below));
+      file.node =
+          co_await open_node(tool_.loop(), tool_.layer(), std::move(typed), {.parent = &image});
     } else {
       if (!options["file"].is_string()) throw Error("Must specify either driver or file");
-      file = tool_.layer().lookup_node(member_string(options, "file"));
+      file.node = tool_.layer().lookup_node(member_string(options, "file"));
     }
-    options["file"] = file->name();
+    options["file"] = file.node->name();
+  }
+
+  // What the image, of which the driver is not known yet, will leave to its file.
+  NodeOptions inherited_from(const object& options) const {
+    object inherited{{"driver", "null-co"}};
+    for (const char* key : {"auto-read-only", "cache", "force-share", "read-only"})
+      if (options.contains(key)) inherited[key] = options.at(key);
+    apply_flags(inherited);
+    return effective_options(read_options(tool_.layer(), std::move(inherited)));
   }
 
   // "backing.driver=qcow2" changes how the backing file is opened, "backing.file.filename=a" where
@@ -130,20 +153,17 @@ class Opener {
                "         Automatically detecting the format is dangerous for raw images, write "
                "operations on block 0 will be restricted.\n"
                "         Specify the 'raw' format explicitly to remove the restrictions.\n",
-               file_->display_name());
+               file_.node->display_name());
   }
 
   // What the options do not say the flags decide; children inherit it.
-  void apply_flags(object& options, bool is_root) const {
+  void apply_flags(object& options) const {
     set_default(options, "read-only", flags_.writable ? "off" : "on");
     object& cache = child_of(options, "cache");
     set_default(cache, "direct", flags_.cache_direct ? "on" : "off");
     set_default(cache, "no-flush", flags_.cache_no_flush ? "on" : "off");
     if (flags_.force_share) set_default(options, "force-share", "on");
-    if (!is_root)
-      set_default(options, "discard", "unmap");
-    else if (flags_.discard_unmap.value_or(false))
-      set_default(options, "discard", "unmap");
+    if (flags_.discard_unmap.value_or(false)) set_default(options, "discard", "unmap");
     if (flags_.aio) apply_aio(options);
   }
 
@@ -155,16 +175,11 @@ class Opener {
       if (object* child = file->if_object()) apply_aio(*child);
   }
 
-  Task<NodePtr> open_options(object options) {
-    qapi::BlockdevOptions typed = read_options(tool_.layer(), std::move(options));
-    co_return co_await open_node(tool_.loop(), tool_.layer(), std::move(typed));
-  }
-
   Tool& tool_;
   OpenFlags flags_;
   object options_;
-  NodePtr file_;          // opened to guess the format
-  NodePtr backing_file_;  // the same for the backing file
+  FirstLook file_;
+  FirstLook backing_file_;
 };
 
 }  // namespace

@@ -69,31 +69,9 @@ bool parse_open_options(Arguments& arguments, ImageSource& source, OpenFlags& fl
   return true;
 }
 
-// The members that may be changed while a node of any driver is open.
-bool is_changeable(std::string_view key) noexcept {
-  return key == "read-only" || key == "auto-read-only" || key == "cache" || key == "discard" ||
-         key == "detect-zeroes" || key == "force-share";
-}
-
-void check_changeable(const DriverDescriptor& driver, const boost::json::object& options) {
-  if (driver.supports_backing) return;  // it judges itself
-  for (const auto& [key, value] : options) {
-    std::string_view name(key.data(), key.size());
-    if (is_changeable(name)) continue;
-    const boost::json::value* leaf = &value;
-    while (const boost::json::object* tree = leaf->if_object()) {
-      if (tree->empty()) break;
-      name = std::string_view(tree->begin()->key().data(), tree->begin()->key().size());
-      leaf = &tree->begin()->value();
-    }
-    throw Error("Cannot change the option '{}'", name);
-  }
-}
-
 struct ReopenRequest {
-  OpenFlags flags;
   std::optional<bool> writable;
-  bool has_cache_mode = false;
+  std::optional<OpenFlags> cache;  // its cache mode
   boost::json::object options;
 };
 
@@ -101,11 +79,10 @@ bool parse_reopen_options(Arguments& arguments, ReopenRequest& request) {
   for (int option; (option = arguments.next_option("c:o:rw")) != -1;) {
     switch (option) {
       case 'c':
-        if (!set_cache_mode(request.flags, arguments.option_value())) {
+        if (!set_cache_mode(request.cache.emplace(), arguments.option_value())) {
           log_error("Invalid cache option: {}", arguments.option_value());
           return false;
         }
-        request.has_cache_mode = true;
         break;
       case 'o':
         if (!request.options.empty()) return print_usage(arguments);
@@ -143,20 +120,22 @@ Task<bool> command_close(Shell& shell, Arguments&) {
 
 Task<bool> command_reopen(Shell& shell, Arguments& arguments) {
   ReopenRequest request;
-  request.flags = shell.image_flags();
   std::optional<Error> failed;
   try {
     if (!parse_reopen_options(arguments, request)) co_return false;
-    if (request.writable && request.options.contains("read-only"))
-      throw Error("Cannot set both -r/-w and 'read-only'");
-    if (request.has_cache_mode && request.options.contains("cache"))
-      throw Error("Cannot set both -c and the cache options");
-    check_changeable(shell.image().node().descriptor(), request.options);
-    request.flags.writable = request.writable.value_or(request.flags.writable);
-    if (const boost::json::value* read_only = request.options.if_contains("read-only"))
-      request.flags.writable = read_only->is_string() && read_only->get_string() != "on";
-    request.options.erase("read-only");
-    co_await shell.reopen(request.flags, std::move(request.options));
+    boost::json::object& options = request.options;
+    if (request.writable) {
+      if (options.contains("read-only")) throw Error("Cannot set both -r/-w and 'read-only'");
+      options["read-only"] = *request.writable ? "off" : "on";
+    }
+    if (request.cache) {
+      if (options.contains("cache")) throw Error("Cannot set both -c and the cache options");
+      boost::json::object& cache = child_of(options, "cache");
+      cache["direct"] = request.cache->cache_direct ? "on" : "off";
+      cache["no-flush"] = request.cache->cache_no_flush ? "on" : "off";
+    }
+    co_await shell.reopen(std::move(options), request.writable);
+    if (request.cache) shell.image().set_write_cache(!request.cache->write_through);
   } catch (const Error& error) {
     failed = error;
   }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "block/io/vm_state.h"
 #include "tools/io/operands.h"
 #include "tools/io/report.h"
 #include "tools/io/shell.h"
@@ -98,10 +99,10 @@ Task<bool> command_read(Shell& shell, Arguments& arguments) {
   RequestBuffer buffer(shell, static_cast<size_t>(*count), kUnread);
   if (!buffer.ok()) co_return false;
   Stopwatch stopwatch;
-  Status status = Status::error(ENOTSUP);
-  if (!options.vm_state)
-    status = co_await shell.image().preadv(static_cast<uint64_t>(*offset),
-                                           IoVector::buffer(buffer.data(), buffer.size()));
+  IoVector into = IoVector::buffer(buffer.data(), buffer.size());
+  auto start = static_cast<uint64_t>(*offset);
+  Status status = options.vm_state ? co_await io::load_vm_state(shell.image().node(), start, into)
+                                   : co_await shell.image().preadv(start, into);
   if (!status.ok()) co_return report_failure("read", status);
   bool ok = verify(options, buffer.bytes(), *offset);
   if (options.style == ReportStyle::quiet) co_return ok;

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "block/graph/reopen.h"
 #include "block/names/options.h"
 
 namespace strata::tools {
@@ -34,6 +35,57 @@ bool check_count(const Command& command, size_t count) {
   fmt::print(stderr, "bad argument count {} to {}, expected {} arguments\n", given, command.name,
              expected);
   return false;
+}
+
+constexpr PermissionSet kChanges{Permission::write, Permission::write_unchanged,
+                                 Permission::resize};
+
+// The members of `changed` take the place of those in `options`, at every level, and that of others
+// to which they are an alternative.
+void override_options(boost::json::object& options, boost::json::object changed) {
+  if (const boost::json::value* checks = changed.if_contains("overlap-check")) {
+    if (!checks->is_object() || checks->get_object().contains("template"))
+      options.erase("overlap-check");
+  }
+  bool shares_out = changed.contains("cache-size");
+  if (shares_out) {
+    options.erase("l2-cache-size");
+    options.erase("refcount-cache-size");
+  }
+  for (auto& [key, value] : changed) {
+    boost::json::value& old = options[key];
+    if (value.is_object() && old.is_object())
+      override_options(old.get_object(), std::move(value.get_object()));
+    else
+      old = std::move(value);
+  }
+  bool is_all_said = options.contains("l2-cache-size") && options.contains("refcount-cache-size");
+  if (is_all_said && !shares_out) options.erase("cache-size");
+}
+
+// Throws Error for a change that no value of the option would make possible: what the schema would
+// say of it does not help.
+void check_changes(const Node& node, const boost::json::object& changed) {
+  for (const auto& [key, value] : changed) {
+    std::string_view name(key.data(), key.size());
+    const Edge* edge = node.child(name);
+    const boost::json::object* tree = value.if_object();
+    if (edge != nullptr && tree != nullptr && edge->node().definer().get() == &node) {
+      check_changes(edge->node(), *tree);
+      continue;
+    }
+    bool names_child = tree == nullptr && (edge != nullptr || name == "backing");
+    if (names_child || is_changeable(node.descriptor(), name)) continue;
+    boost::json::object before = option_tree_of_json(current_options(node));
+    if (name == "node-name" && value == boost::json::value(node.name())) continue;
+    if (const auto* old = before.if_contains(key); old != nullptr && *old == value) continue;
+    std::string path(name);
+    for (const boost::json::value* at = &value; at->is_object() && !at->get_object().empty();) {
+      path += "." + std::string(at->get_object().begin()->key());
+      at = &at->get_object().begin()->value();
+    }
+    throw Error("Cannot change the option '{}'", path);
+  }
 }
 
 }  // namespace
@@ -78,8 +130,6 @@ Task<bool> Shell::open(ImageSource source, OpenFlags flags) {
     log_error("file open already, try 'help close'");
     co_return false;
   }
-  source_ = source;
-  image_flags_ = flags;
   std::string what = source.filename ? " device " + *source.filename : "";
   std::optional<Error> failed;
   try {
@@ -103,23 +153,23 @@ Task<bool> Shell::close() {
   co_return written;
 }
 
-Task<void> Shell::reopen(OpenFlags flags, boost::json::object options) {
-  ImageSource changed = source_;
-  merge_options(options, source_.options);
-  changed.options = std::move(options);
-  (void)co_await close();
-  std::optional<Error> failed;
-  try {
-    image_ = co_await open_backend(tool_, changed, flags);
-  } catch (const Error& error) {
-    failed = error;
+Task<void> Shell::reopen(boost::json::object changed, std::optional<bool> writable) {
+  Node& node = image_->node();
+  check_changes(node, changed);
+  const boost::json::value* read_only = changed.if_contains("read-only");
+  if (image_->copies_on_read() && read_only != nullptr && *read_only == "on")
+    throw Error("Can't set node '{}' to r/o with copy-on-read enabled", node.name());
+  boost::json::object options = option_tree_of_json(current_options(node));
+  override_options(options, std::move(changed));
+  options["node-name"] = node.name();
+  if (!writable.value_or(true)) {
+    Permissions permissions = image_->root().permissions();
+    permissions.needed = permissions.needed.without(kChanges);
+    image_->set_permissions(tool_.loop(), permissions);
   }
-  if (failed) {
-    image_ = co_await open_backend(tool_, source_, image_flags_);
-    throw *failed;
-  }
-  source_ = std::move(changed);
-  image_flags_ = flags;
+  std::vector<NewOptions> nodes;
+  nodes.push_back({image_->root().node_ptr(), read_options(tool_.layer(), std::move(options))});
+  co_await reopen_nodes(tool_.loop(), tool_.layer(), std::move(nodes));
 }
 
 // Whether the command can run at all, as far as that can be told without its options.

@@ -30,13 +30,13 @@ class Shell {
 
   // Opens the image; false, with the error reported, if that fails.
   Task<bool> open(ImageSource source, OpenFlags flags);
-  // Opens the same image again with other options, or keeps it as it is. Throws Error.
-  Task<void> reopen(OpenFlags flags, boost::json::object options);
+  // Gives the open image other values of the options, all of them or, with an Error, none. Where it
+  // is to be writable no more, the user on top gives up writing.
+  Task<void> reopen(boost::json::object changed, std::optional<bool> writable);
   // False: what was written is not all on the medium.
   Task<bool> close();
   bool has_image() const noexcept { return image_ != nullptr; }
   Backend& image() noexcept { return *image_; }
-  const OpenFlags& image_flags() const noexcept { return image_flags_; }
 
   // Runs one line; false if it failed.
   Task<bool> execute(std::string_view line);
@@ -56,8 +56,6 @@ class Shell {
   bool misalign_;
   bool done_ = false;
   std::unique_ptr<Backend> image_;
-  ImageSource source_;
-  OpenFlags image_flags_;
   TaskScope background_;
 };
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 
+#include "block/io/vm_state.h"
 #include "tools/io/operands.h"
 #include "tools/io/report.h"
 #include "tools/io/shell.h"
@@ -108,6 +109,12 @@ bool fill_from_file(const std::string& name, std::byte* data, size_t size) {
   return true;
 }
 
+Task<Status> save_vm_state(Backend& image, uint64_t offset, IoVector from) {
+  Status status = co_await io::save_vm_state(image.node(), offset, from);
+  if (status.ok() && !image.write_cache()) status = co_await image.flush();
+  co_return status;
+}
+
 Task<Status> write_buffer(Shell& shell, const WriteOptions& options, uint64_t offset,
                           const RequestBuffer& buffer) {
   // A driver that cannot compress would be given plain data.
@@ -116,7 +123,8 @@ Task<Status> write_buffer(Shell& shell, const WriteOptions& options, uint64_t of
               offset <= shell.image().length() - buffer.size();
   if (fits && options.flags.has(WriteFlag::compressed) && !possible.has(WriteFlag::compressed))
     return Task<Status>::ready(Status::error(ENOTSUP));
-  if (options.vm_state) return Task<Status>::ready(Status::error(ENOTSUP));
+  if (options.vm_state)
+    return save_vm_state(shell.image(), offset, IoVector::buffer(buffer.data(), buffer.size()));
   return shell.image().pwritev(offset, IoVector::buffer(buffer.data(), buffer.size()),
                                options.flags);
 }

@@ -222,6 +222,7 @@ const DriverDescriptor kBlkdebugDriver{.name = qapi::BlockdevDriver::blkdebug,
                                        .is_protocol = true,
                                        .is_filter = true,
                                        .hears_events = true,
+                                       .reopens = true,
                                        .create = create};
 
 blkdebug::RuleBook* debug_rules_of(Node& node) noexcept {

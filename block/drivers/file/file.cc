@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <mutex>
@@ -21,6 +22,7 @@
 #include "block/drivers/file/resize.h"
 #include "block/graph/node.h"
 #include "block/graph/open.h"
+#include "block/graph/reopen.h"
 #include "qapi/types_block_info.h"
 
 namespace strata {
@@ -40,6 +42,8 @@ std::optional<DiskEngine> engine_of(std::optional<qapi::BlockdevAioOptions> aio)
 
 constexpr PermissionSet kWriting{Permission::write, Permission::write_unchanged,
                                  Permission::resize};
+
+constexpr std::array<std::string_view, 1> kChangeable{"x-check-cache-dropped"};
 
 class FileDriver final : public Driver {
  public:
@@ -71,6 +75,10 @@ class FileDriver final : public Driver {
   void commit_permissions() noexcept override;
   void abort_permissions() noexcept override;
 
+  Task<void> prepare_reopen(ReopenContext& context) override;
+  void commit_reopen() noexcept override;
+  Task<void> abort_reopen(MainLoop&) override;
+
   FileName file_name() const override;
   std::unique_ptr<qapi::ImageInfoSpecific> specific_info() const override;
   std::unique_ptr<qapi::BlockStatsSpecific> specific_stats() const override;
@@ -80,23 +88,35 @@ class FileDriver final : public Driver {
 
  private:
   bool is_device() const noexcept { return descriptor().name == qapi::BlockdevDriver::host_device; }
+  // How the file is to be opened, and when.
+  struct Mode {
+    bool direct = false;
+    bool read_only = false;
+    bool follows_writers = false;  // auto-read-only: open for writing only while someone writes
+    bool drop_cache = true;
+    bool check_cache_dropped = false;
+  };
+  static Mode mode_of(const qapi::BlockdevOptionsFile& options, const NodeOptions& in_force);
+  std::unique_ptr<HostDisk> make_disk(UniqueFd fd, bool direct) const;
   Task<Status> zero_in_file(ByteRange range, WriteFlags flags);
   uint64_t known_data(uint64_t offset) const noexcept;
   void keep_data_run(ByteRange run) noexcept;
   Task<Status> try_change(SpaceChange change, ByteRange range, std::atomic<bool>& possible);
 
   std::string filename_;
-  bool direct_ = false;
-  bool drop_cache_ = true;
-  bool check_cache_dropped_ = false;
+  std::optional<DiskEngine> engine_;
+  uint32_t max_batch_ = 0;
 
   std::unique_ptr<HostDisk> disk_;
 
   // Main loop only.
   ImageLock lock_;
-  bool follows_writers_ = false;  // auto-read-only: open for writing only while someone writes
+  Mode mode_;
+  std::optional<Mode> next_mode_;  // from prepare_reopen() on
   bool is_open_writable_ = false;
-  UniqueFd replacement_;  // between prepare_permissions() and what follows
+  // Between prepare_permissions() and what follows; the disk, if more than the access changes.
+  UniqueFd replacement_;
+  std::unique_ptr<HostDisk> replacement_disk_;
   bool replacement_is_writable_ = false;
 
   // Cleared once the kernel has said that it cannot.
@@ -121,32 +141,43 @@ Task<void> FileDriver::open(OpenContext& context) {
   filename_ = options.filename;
   if (filename_.empty())
     throw Error("The '{}' block driver requires a file name", descriptor().format_name());
-  direct_ = node_options.cache_direct;
-  drop_cache_ = options.drop_cache.value_or(true);
-  check_cache_dropped_ = options.x_check_cache_dropped.value_or(false);
+  mode_ = mode_of(options, node_options);
   if (options.pr_manager)
     throw Error("No persistent reservation manager with id '{}'", *options.pr_manager);
   int64_t max_batch = options.aio_max_batch.value_or(0);
   if (max_batch < 0 || max_batch > UINT32_MAX) throw Error("aio-max-batch is out of range");
+  max_batch_ = static_cast<uint32_t>(max_batch);
+  engine_ = engine_of(options.aio);
 
-  follows_writers_ = node_options.auto_read_only && !node_options.read_only;
-  is_open_writable_ = !node_options.read_only && !follows_writers_;
-  UniqueFd fd = open_image_file(
-      filename_, is_device() ? FileKind::device : FileKind::regular, descriptor().format_name(),
-      {.writable = is_open_writable_, .direct = direct_}, context.layer.surroundings().passed_fds);
-
-  HostDisk::Options disk_options{.direct = direct_,
-                                 .engine = choose_engine(engine_of(options.aio), direct_),
-                                 .max_batch = static_cast<uint32_t>(max_batch)};
-  DiskGeometry geometry = probe_geometry(fd.get(), direct_);
+  is_open_writable_ = !mode_.read_only && !mode_.follows_writers;
+  UniqueFd fd = open_image_file(filename_, is_device() ? FileKind::device : FileKind::regular,
+                                descriptor().format_name(),
+                                {.writable = is_open_writable_, .direct = mode_.direct},
+                                context.layer.surroundings().passed_fds);
+  disk_ = make_disk(std::move(fd), mode_.direct);
 
   if (options.locking.value_or(qapi::OnOffAuto::auto_) != qapi::OnOffAuto::off) {
-    UniqueFd lock_fd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+    UniqueFd lock_fd(::fcntl(disk_->fd(), F_DUPFD_CLOEXEC, 0));
     if (!lock_fd) throw Error::from_errno(errno, "Could not open '{}'", filename_);
     lock_ = ImageLock(std::move(lock_fd), filename_, options.locking == qapi::OnOffAuto::on);
   }
-  disk_ = std::make_unique<HostDisk>(std::move(fd), geometry, disk_options);
   co_return;
+}
+
+FileDriver::Mode FileDriver::mode_of(const qapi::BlockdevOptionsFile& options,
+                                     const NodeOptions& in_force) {
+  return {.direct = in_force.cache_direct,
+          .read_only = in_force.read_only,
+          .follows_writers = in_force.auto_read_only && !in_force.read_only,
+          .drop_cache = options.drop_cache.value_or(true),
+          .check_cache_dropped = options.x_check_cache_dropped.value_or(false)};
+}
+
+std::unique_ptr<HostDisk> FileDriver::make_disk(UniqueFd fd, bool direct) const {
+  HostDisk::Options options{
+      .direct = direct, .engine = choose_engine(engine_, direct), .max_batch = max_batch_};
+  DiskGeometry geometry = probe_geometry(fd.get(), direct);
+  return std::make_unique<HostDisk>(std::move(fd), geometry, options);
 }
 
 Task<Status> FileDriver::preadv(uint64_t offset, IoVector into, ReadFlags) {
@@ -299,31 +330,55 @@ Limits FileDriver::limits(const Limits&) const noexcept {
 }
 
 void FileDriver::prepare_permissions(MainLoop&, Permissions permissions) {
-  bool want_writable = permissions.needed.has_any(kWriting);
-  if (follows_writers_ && want_writable != is_open_writable_) {
-    replacement_ =
-        reopen_image_file(disk_->fd(), filename_, {.writable = want_writable, .direct = direct_},
-                          node().layer().surroundings().passed_fds);
-    replacement_is_writable_ = want_writable;
-  }
+  const Mode& mode = next_mode_ ? *next_mode_ : mode_;
+  bool want_writable =
+      mode.follows_writers ? permissions.needed.has_any(kWriting) : !mode.read_only;
   try {
+    if (want_writable != is_open_writable_ || mode.direct != mode_.direct) {
+      replacement_ = reopen_image_file(disk_->fd(), filename_,
+                                       {.writable = want_writable, .direct = mode.direct},
+                                       node().layer().surroundings().passed_fds);
+      replacement_is_writable_ = want_writable;
+    }
+    if (mode.direct != mode_.direct)
+      replacement_disk_ = make_disk(std::move(replacement_), mode.direct);
     lock_.prepare(permissions);
   } catch (...) {
     replacement_.reset();
+    replacement_disk_.reset();
     throw;
   }
 }
 
 void FileDriver::commit_permissions() noexcept {
   lock_.commit();
-  if (!replacement_) return;
-  disk_->replace_descriptor(std::move(replacement_));
+  if (!replacement_ && !replacement_disk_) return;
+  if (replacement_disk_)
+    disk_ = std::move(replacement_disk_);
+  else
+    disk_->replace_descriptor(std::move(replacement_));
   is_open_writable_ = replacement_is_writable_;
 }
 
 void FileDriver::abort_permissions() noexcept {
   lock_.abort();
   replacement_.reset();
+  replacement_disk_.reset();
+}
+
+Task<void> FileDriver::prepare_reopen(ReopenContext& context) {
+  next_mode_ = mode_of(context.branch<qapi::BlockdevOptionsFile>(), context.in_force);
+  co_return;
+}
+
+void FileDriver::commit_reopen() noexcept {
+  mode_ = *next_mode_;
+  next_mode_.reset();
+}
+
+Task<void> FileDriver::abort_reopen(MainLoop&) {
+  next_mode_.reset();
+  co_return;
 }
 
 FileName FileDriver::file_name() const {
@@ -355,12 +410,12 @@ std::unique_ptr<qapi::BlockStatsSpecific> FileDriver::specific_stats() const {
 
 // Another host may have written to the image: what this one caches of it is stale.
 Task<void> FileDriver::activate(MainLoop&) {
-  if (direct_ || !drop_cache_) co_return;
+  if (mode_.direct || !mode_.drop_cache) co_return;
   Status status = co_await disk_->flush();
   if (!status.ok()) throw Error::from_errno(status.error_number(), "Failed to sync file");
   status = co_await disk_->drop_cache();
   if (!status.ok()) throw Error::from_errno(status.error_number(), "Failed to drop page cache");
-  if (check_cache_dropped_) check_page_cache_dropped(disk_->fd());
+  if (mode_.check_cache_dropped) check_page_cache_dropped(disk_->fd());
 }
 
 std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
@@ -371,9 +426,14 @@ std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
 
 const DriverDescriptor kFileDriver{.name = qapi::BlockdevDriver::file,
                                    .is_protocol = true,
+                                   .reopens = true,
+                                   .changeable = kChangeable,
                                    .create = create,
                                    .create_image = create_file};
-const DriverDescriptor kHostDeviceDriver{
-    .name = qapi::BlockdevDriver::host_device, .is_protocol = true, .create = create};
+const DriverDescriptor kHostDeviceDriver{.name = qapi::BlockdevDriver::host_device,
+                                         .is_protocol = true,
+                                         .reopens = true,
+                                         .changeable = kChangeable,
+                                         .create = create};
 
 }  // namespace strata

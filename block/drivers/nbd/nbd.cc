@@ -6,6 +6,7 @@
 #include "block/base/error.h"
 #include "block/drivers/nbd/client.h"
 #include "block/graph/open.h"
+#include "block/graph/reopen.h"
 #include "block/graph/socket_options.h"
 #include "block/nbd/protocol.h"
 #include "block/nbd/request.h"
@@ -28,7 +29,8 @@ class NbdDriver final : public Driver {
   using Driver::Driver;
 
   Task<void> open(OpenContext& context) override;
-  Task<Status> close(MainLoop& loop) override;
+  Task<void> close(MainLoop& loop) override;
+  Task<void> prepare_reopen(ReopenContext& context) override;
 
   Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) override;
   Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags) override;
@@ -114,9 +116,16 @@ Task<void> NbdDriver::open(OpenContext& context) {
   throw *std::move(failure);
 }
 
-Task<Status> NbdDriver::close(MainLoop&) {
+Task<void> NbdDriver::close(MainLoop&) {
   co_await client_->close();
-  co_return Status();
+}
+
+Task<void> NbdDriver::prepare_reopen(ReopenContext& context) {
+  NodeOptions& wanted = context.in_force;
+  if (info().read_only() && !wanted.read_only && !wanted.auto_read_only)
+    throw Error::from_text("Can't reopen read-only NBD mount as read/write", EACCES);
+  if (info().read_only()) wanted.read_only = true;
+  co_return;
 }
 
 Task<Status> NbdDriver::make(nbd::Request request, IoVector data) const {
@@ -280,6 +289,6 @@ std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
 }  // namespace
 
 const DriverDescriptor kNbdDriver{
-    .name = qapi::BlockdevDriver::nbd, .is_protocol = true, .create = create};
+    .name = qapi::BlockdevDriver::nbd, .is_protocol = true, .reopens = true, .create = create};
 
 }  // namespace strata

@@ -93,8 +93,8 @@ std::unique_ptr<Driver> create(const DriverDescriptor& descriptor) {
 }  // namespace
 
 const DriverDescriptor kNullCoDriver{
-    .name = qapi::BlockdevDriver::null_co, .is_protocol = true, .create = create};
+    .name = qapi::BlockdevDriver::null_co, .is_protocol = true, .reopens = true, .create = create};
 const DriverDescriptor kNullAioDriver{
-    .name = qapi::BlockdevDriver::null_aio, .is_protocol = true, .create = create};
+    .name = qapi::BlockdevDriver::null_aio, .is_protocol = true, .reopens = true, .create = create};
 
 }  // namespace strata

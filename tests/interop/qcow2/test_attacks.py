@@ -125,3 +125,70 @@ def test_what_a_deleted_snapshot_cannot_free_is_told_and_leaks(image):
     output = run("qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 0 64k", image)
     assert "failed" not in output
     run("qemu-img", "check", image)
+
+
+def test_a_write_into_a_table_of_a_snapshot_is_caught_where_the_user_guards_them(image):
+    """The refcounts lie: what they call free is the L2 table of a snapshot."""
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", image)
+    run("qemu-img", "snapshot", "-c", "foo", image)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 8 0 64k", image)  # an L2 table of its own
+    with image.open("r+b") as file:
+        file.seek(4 * 65536)  # the snapshot's
+        assert file.read(8) != bytes(8)
+        file.seek(2 * 65536 + 4 * 2)
+        file.write(b"\0\0")
+    done = subprocess.run([str(OURS / "qemu-io"), "-c",
+                           f"open -o overlap-check.inactive-l2=on {image}", "-c",
+                           "write -P 9 128k 64k"], capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert done.returncode == 1
+    assert "overlaps with inactive L2 table" in done.stderr
+    output = run("qemu-img", "convert", "-l", "foo", "-O", "raw", image, image.with_suffix(".raw"))
+    with image.with_suffix(".raw").open("rb") as file:
+        assert file.read(65536) == b"\7" * 65536, output
+
+
+def test_an_unreadable_snapshot_fails_a_write_that_its_tables_are_guarded_from(image):
+    run("qemu-io", "-f", "qcow2", "-c", "write 0 512", image)
+    run("qemu-img", "snapshot", "-c", "test", image)
+    with image.open("r+b") as file:
+        file.seek(64)
+        table = int.from_bytes(file.read(8), "big")
+        file.seek(table)
+        file.write(bytes.fromhex("0000000000400200"))
+    done = subprocess.run([str(OURS / "qemu-io"), "-c",
+                           f"open -o overlap-check.inactive-l2=on {image}", "-c", "write 0 4k"],
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "write failed: Invalid argument" in done.stderr + done.stdout
+
+
+def test_the_file_ends_where_a_cluster_does(tmp_path):
+    for program in ("qemu-io", OURS / "qemu-io"):
+        path = tmp_path / "t.qcow2"
+        run("qemu-img", "create", "-f", "qcow2", path, "1M")
+        run(program, "-f", "qcow2", "-c", "write 64k 1k", path)
+        assert path.stat().st_size == 6 * 65536
+        run("qemu-img", "check", path)
+
+
+def test_v2_snapshots_are_completed_when_the_image_becomes_version_3(tmp_path):
+    path = tmp_path / "t.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", "-o", "compat=0.10", path, "1M")
+    run("qemu-img", "snapshot", "-c", "s", path)
+    with path.open("r+b") as file:
+        file.seek(64)
+        table = int.from_bytes(file.read(8), "big")
+        file.seek(table)
+        entry = file.read(128)
+        names = entry[64:64 + 2]
+        file.seek(table)
+        file.write(entry[:36] + bytes(4) + names + bytes(86))  # no extra data at all
+    assert " s " in run("qemu-img", "snapshot", "-l", path)
+    run(OURS / "qemu-img", "amend", "-o", "compat=1.1", path)
+    assert " s " in run("qemu-img", "snapshot", "-l", path)
+    run("qemu-img", "check", path)
+    with path.open("rb") as file:
+        file.seek(64)
+        file.seek(int.from_bytes(file.read(8), "big") + 36)
+        assert int.from_bytes(file.read(4), "big") == 24

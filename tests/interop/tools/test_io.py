@@ -111,7 +111,36 @@ LAYERED = [
 ]
 
 
-@pytest.mark.parametrize("line", LAYERED, ids=" ".join)
+VM_STATE = [
+    ["-c", "write -b -P 3 0 64k", "-c", "read -b -P 3 0 64k", "-c", "read -b -P 0 64k 4k",
+     "-c", "read -P 5 64k 128k", "-c", "map", "o.qcow2"],
+    ["-c", "write -b -P 3 8k 1k", "-c", "read -b -P 3 8k 1k", "-c", "read -b -P 0 0 8k",
+     "-c", "write -b -P 4 8k 512", "-c", "read -b -P 4 8k 512", "base.qcow2"],
+    ["-c", "write -b -P 3 1G 1k", "-c", "read -b -P 3 1G 1k", "-c", "length", "base.qcow2"],
+    ["-r", "-c", "read -b -P 0 0 1k", "-c", "write -b 0 1k", "base.qcow2"],
+    ["-c", "read -b 8E 1k", "base.qcow2"],
+]
+
+REOPEN = [
+    ["-c", "reopen -r", "-c", "write 0 512", "-c", "reopen -w", "-c", "write 0 512", "o.qcow2"],
+    ["-r", "-c", "reopen -w", "-c", "write -P 1 0 512", "-c", "read -P 1 0 512", "o.qcow2"],
+    ["-c", "reopen -o lazy-refcounts=on", "-c", "write 0 64k", "-c", "reopen -o lazy-refcounts=off",
+     "-c", "map", "o.qcow2"],
+    ["-c", "reopen -c none", "-c", "read -P 5 64k 512", "-c", "reopen -c unsafe",
+     "-c", "write -P 1 0 512", "-c", "read -P 1 0 512", "o.qcow2"],
+    ["-c", "reopen -o backing=x", "-c", "reopen -o file=x", "-c", "reopen -o file.filename=b",
+     "-c", "reopen -o backing.file.filename=b", "-c", "reopen -o file.aio=native",
+     "-c", "reopen -o backing.driver=raw", "-c", "reopen -o driver=raw",
+     "-c", "reopen -o encryption=on", "-c", "read -P 5 64k 512", "o.qcow2"],
+    ["-c", "reopen -o overlap-check=none,overlap-check.main-header=on",
+     "-c", "reopen -o l2-cache-entry-size=1k",
+     "-c", "read -P 5 64k 128k", "-c", "write -P 6 96k 1k", "-c", "read -P 6 96k 1k", "o.qcow2"],
+    ["-f", "raw", "-c", "reopen -o offset=64k", "-c", "length", "-c", "reopen -o offset=2M",
+     "-c", "reopen -o size=100", "-c", "length", "a.raw"],
+]
+
+
+@pytest.mark.parametrize("line", LAYERED + VM_STATE + REOPEN, ids=" ".join)
 def test_filters_and_overlays_do_as_in_qemu_io(tmp_path, line):
     (ours, _), (qemu, _) = compare.both("qemu-io", [line], tmp_path, prepare_overlay)
     assert ours == qemu
@@ -151,3 +180,36 @@ def test_info_says_where_the_state_of_a_machine_would_lie(tmp_path, size, option
     ours, qemu = compare.both("qemu-io", [["-f", "qcow2", "-c", "info", "i.qcow2"]], tmp_path,
                               prepare_image)
     assert ours == qemu
+
+
+def test_the_state_of_a_machine_goes_with_snapshots(tmp_path):
+    prepare_overlay(tmp_path)
+
+    def run(program, *words):
+        done = subprocess.run([program, *words], cwd=tmp_path, capture_output=True, text=True,
+                              timeout=60, check=True)
+        assert "failed" not in done.stdout
+        return done.stdout
+
+    ours = {name: str(compare.OURS / name) for name in ("qemu-io", "qemu-img")}
+    run(ours["qemu-io"], "-c", "write -b -P 7 0 200k", "o.qcow2")
+    run("qemu-io", "-c", "read -b -P 7 0 200k", "o.qcow2")
+    run("qemu-img", "snapshot", "-c", "one", "o.qcow2")
+    run(ours["qemu-io"], "-c", "write -b -P 8 10k 100k", "-c", "read -b -P 7 0 10k",
+        "-c", "read -b -P 7 110k 90k", "o.qcow2")
+    run(ours["qemu-img"], "snapshot", "-c", "two", "o.qcow2")
+    run(ours["qemu-img"], "snapshot", "-a", "one", "o.qcow2")
+    run(ours["qemu-io"], "-c", "read -b -P 7 0 200k", "-c", "write -P 1 0 1M", "o.qcow2")
+    run("qemu-img", "snapshot", "-a", "two", "o.qcow2")
+    run("qemu-io", "-c", "read -b -P 8 10k 100k", "-c", "read -b -P 7 110k 90k", "o.qcow2")
+    run("qemu-img", "check", "o.qcow2")
+
+
+def test_a_disk_that_grows_shows_nothing_of_the_state_of_a_machine(tmp_path):
+    prepare_overlay(tmp_path)
+    tool = [str(compare.OURS / "qemu-io"), "-c", "write -b -P 7 0 1M", "-c", "truncate 2G",
+            "-c", "read -P 0 512M 1M", "base.qcow2"]
+    done = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                          check=True)
+    assert "failed" not in done.stdout
+    subprocess.run(["qemu-img", "check", "base.qcow2"], cwd=tmp_path, check=True)
