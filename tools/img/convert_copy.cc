@@ -283,7 +283,10 @@ Task<uint64_t> ImageCopy::count_data() {
 
 Task<void> ImageCopy::run() {
   if (options_.compressed && cluster_ == 0) throw Error("invalid cluster size");
-  progress_.set_total(progress_.is_shown() ? co_await count_data() : total_);
+  // Of a damaged source all that cannot be asked about is named before anything is copied.
+  bool counted = progress_.is_shown() || options_.salvage;
+  uint64_t data = counted ? co_await count_data() : total_;
+  progress_.set_total(progress_.is_shown() ? data : total_);
   TaskScope scope;
   for (int i = 0; i < options_.workers; ++i) scope.spawn(work());
   co_await scope.join();
