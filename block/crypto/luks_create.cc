@@ -22,10 +22,27 @@ Task<NodePtr> node_of(MainLoop& loop, BlockLayer& layer, const qapi::BlockdevRef
   co_return co_await open_node(loop, layer, *std::get<qapi::Box<qapi::BlockdevOptions>>(reference));
 }
 
+[[noreturn]] void throw_too_large() {
+  throw Error::from_text("The requested file size is too large", EFBIG);
+}
+
 void check_size(const Options& options, uint64_t payload) {
   std::optional<uint64_t> end = checked_add(options.size, payload);
-  if (!end || *end > kMaxLength)
-    throw Error::from_text("The requested file size is too large", EFBIG);
+  if (!end || *end > kMaxLength) throw_too_large();
+}
+
+Task<void> make_room(Backend& file, uint64_t bytes, qapi::PreallocMode preallocation) {
+  TruncateOptions options;
+  // There is no metadata but the header.
+  if (preallocation != qapi::PreallocMode::metadata) options.preallocation = preallocation;
+  bool too_large = false;
+  try {
+    co_await file.truncate(bytes, options);
+  } catch (const Error& error) {
+    if (error.error_number() != EFBIG) throw;
+    too_large = true;
+  }
+  if (too_large) throw_too_large();
 }
 
 // `file`: where the data goes; null if only a header is made. `header`: where the header goes, if
@@ -35,10 +52,9 @@ Task<void> create_on(Backend* file, Backend* header, const Options& options, Sec
   NewLuks volume = co_await LuksVolume::make(options, std::move(password), detached);
   if (detached) co_await header->truncate(volume.header_bytes());
   if (file != nullptr) {
-    TruncateOptions truncate;
-    truncate.preallocation = options.preallocation.value_or(qapi::PreallocMode::off);
     if (!detached) co_await file->truncate(0);
-    co_await file->truncate(volume.header.payload_offset() + options.size, truncate);
+    co_await make_room(*file, volume.header.payload_offset() + options.size,
+                       options.preallocation.value_or(qapi::PreallocMode::off));
   }
   Backend* place = detached ? header : file;
   co_await LuksVolume::write_new({&place->root()}, volume);

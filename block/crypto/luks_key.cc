@@ -20,7 +20,7 @@ uint32_t iterations_for(qapi::QCryptoHashAlgo hash, size_t key_bytes, int64_t it
   auto time = static_cast<uint64_t>(iter_time);
   uint64_t scaled = 0;
   if (__builtin_mul_overflow(rate, time, &scaled))
-    throw Error::from_text(fmt::format("PBKDF iterations {} too large to scale", rate), ERANGE);
+    throw Error::from_errno(ERANGE, "PBKDF iterations {} too large to scale", rate);
   uint64_t iterations = scaled / 1000 / share;
   if (iterations > UINT32_MAX)
     throw Error::from_errno(ERANGE, "PBKDF iterations {} larger than {}", iterations, UINT32_MAX);

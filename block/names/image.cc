@@ -2,6 +2,7 @@
 #include "block/names/image.h"
 
 #include <array>
+#include <span>
 
 #include "block/base/bytes.h"
 #include "block/base/error.h"
@@ -64,17 +65,33 @@ void add_filename(const BlockLayer& layer, object& options, const std::string& n
 
 using Header = std::array<std::byte, kProbeBytes>;
 
-// The first bytes of the file, as many as it has. Throws Error.
-Task<size_t> read_header(MainLoop& loop, BlockLayer& layer, NodePtr file, Header& header) {
-  size_t size = static_cast<size_t>(std::min<uint64_t>(file->length(), header.size()));
+Task<void> read_bytes(MainLoop& loop, BlockLayer& layer, NodePtr file, uint64_t offset,
+                      std::span<std::byte> into) {
   Backend reader(layer);
   reader.attach(loop, std::move(file), {{}, kAllPermissions});
-  Status status = co_await reader.preadv(0, IoVector::buffer(header.data(), size));
+  Status status = co_await reader.preadv(offset, IoVector::buffer(into.data(), into.size()));
   co_await reader.close(loop);
   if (!status.ok())
     throw Error::from_errno(status.error_number(),
                             "Could not read image for determining its format");
+}
+
+// The first bytes of the file, as many as it has. Throws Error.
+Task<size_t> read_header(MainLoop& loop, BlockLayer& layer, NodePtr file, Header& header) {
+  size_t size = static_cast<size_t>(std::min<uint64_t>(file->length(), header.size()));
+  co_await read_bytes(loop, layer, std::move(file), 0, {header.data(), size});
   co_return size;
+}
+
+// An Apple disk image is known by its name and by a trailer.
+Task<bool> is_dmg(MainLoop& loop, BlockLayer& layer, NodePtr file) {
+  constexpr std::string_view kTrailer = "koly";
+  if (!file->file_name().exact.ends_with(".dmg")) co_return false;
+  std::array<std::byte, 2 * kSectorSize> end{};
+  size_t size = static_cast<size_t>(std::min<uint64_t>(file->length(), end.size()));
+  co_await read_bytes(loop, layer, file, file->length() - size, {end.data(), size});
+  std::string_view text(reinterpret_cast<const char*>(end.data()), size);
+  co_return text.find(kTrailer) != text.npos;
 }
 
 }  // namespace
@@ -110,8 +127,10 @@ object resolve_image_name(const BlockLayer& layer, const ImageName& name) {
 
 Task<std::string_view> guess_format(MainLoop& loop, BlockLayer& layer, NodePtr file) {
   Header header{};
-  size_t size = co_await read_header(loop, layer, std::move(file), header);
+  size_t size = co_await read_header(loop, layer, file, header);
   std::string_view format = probe_format({header.data(), size});
+  bool named_dmg = format == "raw" && co_await is_dmg(loop, layer, std::move(file));
+  if (named_dmg) format = "dmg";
   if (find_driver(layer, format) == nullptr)
     throw Error("Image is in {} format, which is not built", format);
   co_return format;

@@ -27,7 +27,8 @@ boost::json::object resolve_image_name(const BlockLayer& layer, const ImageName&
 // Null if no such driver is built.
 const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view name) noexcept;
 
-// The format that the file has by its first bytes. Throws Error where that one is not built.
+// The format that the file has by its first bytes (dmg: by its name and last bytes). Throws Error
+// where that one is not built.
 Task<std::string_view> guess_format(MainLoop& loop, BlockLayer& layer, NodePtr file);
 
 // Whether they have "encrypt.key-secret" of a qcow2 image, but not which encryption it is for.

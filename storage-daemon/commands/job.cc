@@ -2,6 +2,7 @@
 //
 // Jobs, and the commands that start them.
 #include "block/base/error.h"
+#include "block/jobs/amend.h"
 #include "block/jobs/create.h"
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
@@ -49,6 +50,12 @@ void blockdev_create(CommandContext& context, cmd::BlockdevCreate::Arguments arg
                    std::move(arguments.job_id), std::move(arguments.options));
 }
 
+Task<void> x_blockdev_amend(CommandContext& context, cmd::XBlockdevAmend::Arguments arguments) {
+  return start_amend_job(context.loop, context.daemon.layer(), context.daemon.jobs(),
+                         std::move(arguments.job_id), std::move(arguments.node_name),
+                         std::move(arguments.options), arguments.force.value_or(false));
+}
+
 bool chain_contains(const Node& top, const Node& wanted) {
   for (const Node* node = &top; node != nullptr;) {
     if (node == &wanted) return true;
@@ -94,6 +101,7 @@ void serve_job_commands(CommandTable& table) {
   table.serve<cmd::JobDismiss>(&job_dismiss);
   table.serve<cmd::QueryJobs>(&query_jobs);
   table.serve<cmd::BlockdevCreate>(&blockdev_create);
+  table.serve<cmd::XBlockdevAmend>(&x_blockdev_amend);
   table.serve<cmd::ChangeBackingFile>(&change_backing_file);
 }
 

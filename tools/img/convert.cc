@@ -43,7 +43,6 @@ struct Request {
   bool image_options = false;
   bool target_image_options = false;
   bool has_output_format = false;
-  bool copy_offloading = false;
   bool bitmaps = false;
   bool skip_broken = false;
   bool reuse_target = false;
@@ -124,7 +123,7 @@ void take_copy_option(int option, const Words& words, Request& request) {
       request.copy.compressed = true;
       break;
     case 'C':
-      request.copy_offloading = true;
+      request.copy.in_host = true;
       break;
     case 'n':
       request.reuse_target = true;
@@ -192,11 +191,11 @@ void check(const Request& request) {
     throw Error("--target-image-opts requires use of -n flag");
   if (request.skip_broken && !request.bitmaps)
     throw Error("Use of --skip-broken-bitmaps requires --bitmaps");
-  if (request.copy_offloading && request.explicit_sparse)
+  if (request.copy.in_host && request.explicit_sparse)
     throw Error("Cannot enable copy offloading when -S is used");
-  if (request.copy_offloading && request.copy.compressed)
+  if (request.copy.in_host && request.copy.compressed)
     throw Error("Cannot enable copy offloading when -c is used");
-  if (request.copy_offloading && request.copy.salvage)
+  if (request.copy.in_host && request.copy.salvage)
     throw Error("Cannot use copy offloading in salvaging mode");
   if (request.copy.target_is_zero && !request.reuse_target)
     throw Error("--target-is-zero requires use of -n flag");

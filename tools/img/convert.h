@@ -23,6 +23,7 @@ struct CopyOptions {
   bool salvage = false;         // what cannot be read becomes zeroes
   bool quiet = false;
   bool compressed = false;
+  bool in_host = false;             // copied by the host itself, where it can
   bool target_has_backing = false;  // what the source has from its backing file is left to it
   uint64_t bytes_per_second = 0;    // 0: no limit
 };
@@ -59,6 +60,7 @@ class ImageCopy {
   Piece whole_units(Piece piece) const noexcept;
   Task<void> work();
   Task<void> copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn);
+  Task<void> copy_in_host(Piece piece, std::byte* buffer, Turnstile::Turn& turn);
   Task<void> read(uint64_t offset, std::byte* buffer, uint64_t bytes);
   Task<void> write(uint64_t offset, const std::byte* buffer, uint64_t bytes);
   Task<void> write_compressed(uint64_t offset, const std::byte* buffer, uint64_t bytes,

@@ -9,12 +9,14 @@
 #include "block/base/log.h"
 #include "block/coro/scope.h"
 #include "tools/img/convert.h"
+#include "tools/img/host_copy.h"
 
 namespace strata::tools {
 namespace {
 
 constexpr uint64_t kBufferSize = 2 << 20;
 constexpr uint64_t kPackedAtOnce = 1 << 20;
+constexpr uint64_t kCopiedInHost = 64 << 20;
 constexpr uint64_t kMaxZeroRun = 1 << 30;
 
 [[noreturn]] void throw_errno(int error, std::string_view what, uint64_t offset) {
@@ -136,6 +138,7 @@ Task<ImageCopy::Piece> ImageCopy::next_piece() {
   piece.bytes = run_.offset + run_.bytes - cursor_;
   uint64_t most = piece.kind != Kind::data ? kMaxZeroRun
                   : cluster_ != 0          ? std::max(kPackedAtOnce, cluster_)
+                  : options_.in_host       ? kCopiedInHost
                                            : kBufferSize;
   // Whole buffers as they lie in the image, so that clusters are not cut.
   if (piece.bytes > most) piece.bytes = most - (piece.kind == Kind::data ? cursor_ % most : 0);
@@ -229,7 +232,32 @@ Task<void> ImageCopy::write_compressed(uint64_t offset, const std::byte* buffer,
   }
 }
 
+Task<void> ImageCopy::copy_in_host(Piece piece, std::byte* buffer, Turnstile::Turn& turn) {
+  if (options_.in_order)
+    co_await turn.wait();
+  else
+    turn.done();
+  co_await keep_to_rate(piece.bytes);
+  while (piece.bytes != 0 && !failed_) {
+    uint64_t bytes = 0;
+    Place place = locate(piece.offset);
+    if (options_.in_host)
+      bytes = co_await tools::copy_in_host(place.image->node(), place.offset, target_.node(),
+                                           piece.offset, std::min(piece.bytes, place.left));
+    if (bytes == 0) {
+      options_.in_host = false;  // and is not tried again
+      bytes = std::min(piece.bytes, kBufferSize);
+      co_await read(piece.offset, buffer, bytes);
+      co_await write(piece.offset, buffer, bytes);
+    }
+    piece.offset += bytes;
+    piece.bytes -= bytes;
+  }
+}
+
 Task<void> ImageCopy::copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn) {
+  if (options_.in_host && piece.kind == Kind::data)
+    co_return co_await copy_in_host(piece, buffer, turn);
   // Without looking for zeroes, all of the target is to be allocated.
   bool as_data = is_work(piece);
   if (piece.kind == Kind::data) co_await read(piece.offset, buffer, piece.bytes);
@@ -283,7 +311,10 @@ Task<uint64_t> ImageCopy::count_data() {
 
 Task<void> ImageCopy::run() {
   if (options_.compressed && cluster_ == 0) throw Error("invalid cluster size");
-  progress_.set_total(progress_.is_shown() ? co_await count_data() : total_);
+  // Of a damaged source all that cannot be asked about is named before anything is copied.
+  bool counted = progress_.is_shown() || options_.salvage;
+  uint64_t data = counted ? co_await count_data() : total_;
+  progress_.set_total(progress_.is_shown() ? data : total_);
   TaskScope scope;
   for (int i = 0; i < options_.workers; ++i) scope.spawn(work());
   co_await scope.join();

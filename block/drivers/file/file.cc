@@ -49,6 +49,8 @@ class FileDriver final : public Driver {
  public:
   using Driver::Driver;
 
+  HostDisk& disk() const noexcept { return *disk_; }
+
   Task<void> open(OpenContext& context) override;
   Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) override;
   Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags) override;
@@ -435,5 +437,10 @@ const DriverDescriptor kHostDeviceDriver{.name = qapi::BlockdevDriver::host_devi
                                          .reopens = true,
                                          .changeable = kChangeable,
                                          .create = create};
+
+Disk* host_disk_of(const Node& node) noexcept {
+  auto* driver = dynamic_cast<FileDriver*>(&node.driver());
+  return driver != nullptr ? &driver->disk() : nullptr;
+}
 
 }  // namespace strata

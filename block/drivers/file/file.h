@@ -7,7 +7,12 @@
 
 namespace strata {
 
+class Disk;
+
 extern const DriverDescriptor kFileDriver;
 extern const DriverDescriptor kHostDeviceDriver;
+
+// What a node of one of them reads and writes; null for other nodes.
+Disk* host_disk_of(const Node& node) noexcept;
 
 }  // namespace strata

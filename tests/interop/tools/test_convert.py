@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,8 @@ CONVERSIONS = [
     "-c -O raw a.raw x", "-c -O qcow2 -o preallocation=full a.raw x",
     "-c -O qcow2 -o encryption=on a.raw x", "-O foo a.raw x", "-f foo a.raw x",
     "-n -O qcow2 a.raw nope", "-O qcow2 --target-is-zero a.raw x", "-C -c -O qcow2 a.raw x",
+    "-C -O raw a.raw x", "-C -W -f raw -O raw a.raw a.raw x", "-C -O qcow2 a.raw x",
+    "-C -O raw o.qcow2 x", "-C -t none -T none -O raw a.raw x",
     "-C -S 4k -O qcow2 a.raw x", "-C --salvage -O qcow2 a.raw x", "-m 0 a.raw x", "-m 17 a.raw x",
     "--bitmaps a.raw x", "--skip-broken-bitmaps -O qcow2 a.raw x", "-O qcow2 -o foo=1 a.raw x",
     "nope x", "-T foo a.raw x", "a.raw", "--target-image-opts a.raw x",
@@ -214,3 +217,35 @@ def test_a_signal_asks_for_the_progress(images, tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("source, target, in_host", [
+    (["a.raw"], ["-O", "raw", "x"], True), (["a.raw"], ["-O", "qcow2", "x"], False),
+    (["--image-opts", "driver=raw,offset=512,file.filename=a.raw"], ["-O", "raw", "x"], False)])
+def test_the_host_copies_where_both_are_files(tmp_path, source, target, in_host):
+    prepare(tmp_path)
+    command = ["strace", "-f", "-e", "trace=copy_file_range", "-o", "trace",
+               compare.OURS / "qemu-img", "convert", "-C", *source, *target]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120, stdin=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    assert ("copy_file_range(" in (tmp_path / "trace").read_text()) == in_host
+    expected = (tmp_path / "a.raw").read_bytes()[512 if "--image-opts" in source else 0:]
+    if target[1] == "raw":
+        assert (tmp_path / "x").read_bytes() == expected
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("line, directly", [
+    ("convert -T none -f raw -O raw a.raw x", {"a.raw"}),
+    ("convert -t none -f raw -O raw a.raw x", {"x"}), ("convert -f raw -O raw a.raw x", set()),
+    ("compare -T none b.qcow2 packed.qcow2", {"b.qcow2", "packed.qcow2"}),
+    ("check -T none b.qcow2", {"b.qcow2"}),
+    ("rebase -T none -F qcow2 -b packed.qcow2 o.qcow2", {"packed.qcow2"})])
+def test_the_cache_mode_of_a_source_is_how_it_is_opened(tmp_path, line, directly):
+    prepare(tmp_path)
+    command = ["strace", "-f", "-e", "trace=openat", "-o", "trace", compare.OURS / "qemu-img"]
+    subprocess.run([*command, *line.split()], cwd=tmp_path, check=False, timeout=120,
+                   capture_output=True)
+    opened = re.findall(r'"([a-z0-9.]+)", (O_RD[^)]*)\)', (tmp_path / "trace").read_text())
+    assert {name for name, how in opened if "O_DIRECT" in how} == directly

@@ -166,6 +166,18 @@ def test_other_formats_are_recognised_and_refused(tmp_path, magic, name):
     assert f"Image is in {name} format, which is not built" in done.stderr
 
 
+@pytest.mark.parametrize("name, end, found", [
+    ("disk.dmg", b"koly\0\0\0\4", "dmg"), ("disk.dmg", b"", "raw"), ("disk", b"koly", "raw"),
+    ("disk.dmg.old", b"koly", "raw"), (".dmg", b"koly", "dmg")])
+def test_an_apple_image_is_known_by_its_name_and_trailer(tmp_path, name, end, found):
+    (tmp_path / name).write_bytes(bytes(8192) + end.ljust(512, b"\0"))
+    done = img("info", name, cwd=tmp_path)
+    if found == "raw":
+        assert done.returncode == 0 and "file format: raw\n" in done.stdout
+    else:
+        assert done.returncode == 1 and "Image is in dmg format, which is not built" in done.stderr
+
+
 @pytest.mark.parametrize("size", ["8191P", "9223372036854775807", "4E"])
 def test_sizes_beyond_all_bounds_are_refused(tmp_path, size):
     done = img("create", "-f", "qcow2", "image", size, cwd=tmp_path)
