@@ -119,10 +119,8 @@ Task<Status> Image::grow_l1(uint64_t entries) {
     if (!l1_.is_dirty() && !l2_.is_dirty()) break;
     metadata.unlock();
   }
-  std::vector<std::byte> bytes = l1_.encode(0, l1_.size());
-  bytes.resize(entries * 8);
   HostOffset at = geometry_.offset_of(*place);
-  Status status = co_await file_.write(at, bytes);
+  Status status = co_await write_l1(at, entries);
   if (status.ok()) status = co_await file_.flush();
   if (!status.ok()) co_return status;
   Header before = header_;
