@@ -5,16 +5,20 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <source_location>
 
 #include "block/base/bytes.h"
 
 namespace strata::fuzz {
 
 // A finding.
-inline void require(bool condition) {
-  if (!condition) std::abort();
+inline void require(bool condition, std::source_location where = std::source_location::current()) {
+  if (condition) return;
+  std::fprintf(stderr, "%s:%u: not as required\n", where.file_name(), where.line());
+  std::abort();
 }
 
 // The fuzzer's bytes: choices are taken from the front, the rest is what is decoded.
