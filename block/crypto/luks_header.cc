@@ -218,10 +218,11 @@ Decoded<LuksParameters> luks_parameters(const LuksHeader& header) {
   auto known_mode = known<qapi::QCryptoCipherMode>(mode);
   if (!known_mode) return refuse("Cipher mode '{}' not supported", mode);
   parameters.cipher.mode = *known_mode;
-  auto cipher = find_cipher(header, *known_mode == qapi::QCryptoCipherMode::xts);
+  bool is_xts = *known_mode == qapi::QCryptoCipherMode::xts;
+  auto cipher = find_cipher(header, is_xts);
   if (!cipher)
     return refuse("Algorithm '{}' with key size {} bytes not supported", header.cipher_name,
-                  header.key_bytes);
+                  header.key_bytes / (is_xts ? 2 : 1));
   parameters.cipher.algorithm = *cipher;
   auto known_hash = known<qapi::QCryptoHashAlgo>(header.hash_name);
   if (!known_hash) return refuse("Hash algorithm '{}' not supported", header.hash_name);

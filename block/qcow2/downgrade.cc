@@ -2,7 +2,6 @@
 //
 // Back to version 2, which has neither clusters that are zero by their entry nor features.
 #include <cerrno>
-#include <map>
 
 #include "block/base/error.h"
 #include "block/qcow2/amend.h"
@@ -105,17 +104,12 @@ Task<Status> Image::expand_table(HostOffset table, uint64_t references) {
 }
 
 // All L2 tables, each with how many L1 entries refer to it.
-Task<Result<std::map<uint64_t, uint64_t>>> Image::all_l2_tables() {
-  std::map<uint64_t, uint64_t> tables;
-  for (size_t i = 0; i < l1_.size(); ++i)
-    if (HostOffset at = l1_.load(L1Index(i)).offset(); at.value != 0) ++tables[at.value];
+Task<Result<Image::TableUses>> Image::all_l2_tables() {
+  TableUses tables = uses_of_active_tables();
   for (size_t i = 0; i < snapshots_.size(); ++i) {
     Result<std::vector<std::byte>> l1 = co_await read_l1(i);
     if (!l1) co_return l1.status();
-    for (size_t at = 0; at + 8 <= l1->size(); at += 8) {
-      HostOffset table = L1Entry(load_be<uint64_t>(*l1, at)).offset();
-      if (table.value != 0) ++tables[table.value];
-    }
+    add_uses(tables, *l1);
   }
   for (const auto& [table, references] : tables)
     if (!geometry_.is_cluster_aligned(table)) co_return Status::error(EIO);
@@ -126,7 +120,7 @@ Task<void> Image::downgrade(AmendProgress progress) {
   check_downgrade();
   check(co_await before_first_write(), kFailed);
   check(co_await settle(), kFailed);
-  Result<std::map<uint64_t, uint64_t>> tables = co_await all_l2_tables();
+  Result<TableUses> tables = co_await all_l2_tables();
   if (!tables) check(tables.status(), kFailed);
   uint64_t done = 0;
   for (const auto& [table, references] : *tables) {

@@ -181,6 +181,9 @@ class Image {
   friend class Allocation;
   friend class PersistentBitmaps;
 
+  // Clusters that wait to be freed: then they are, before there are more.
+  static constexpr uint64_t kMostFreedAtOnce = 64 * 1024;
+
   struct PendingCluster {
     HostOffset host;
     int users = 0;
@@ -347,13 +350,20 @@ class Image {
   Task<Status> shrink(uint64_t size);
   Task<Status> write_zero_bytes(ByteRange range);
   Task<Status> allocate_and_link(const Plan& plan, qapi::PreallocMode in_file);
+  // The L2 tables that an L1 table refers to, by offset, and how often.
+  using TableUses = std::map<uint64_t, uint64_t>;
+  TableUses uses_of_active_tables() const;
+  static void add_uses(TableUses& uses, ConstBytes l1);
+  Task<Status> read_table(HostOffset table, std::vector<std::byte>& entries);
   Task<Status> change_table_refcounts(HostOffset table, uint64_t times, bool up);
-  Task<Status> change_l1_refcounts(ConstBytes table, bool up);
+  Task<Status> change_refcounts(const TableUses& tables, bool up);
+  Task<Status> write_l1(HostOffset at, uint64_t entries);
   Task<Status> set_dirty_bit(bool on);
   Task<Status> begin_snapshot_change();
   Task<Status> end_snapshot_change();
   Task<Status> set_copied_flags();
   Task<Status> store_snapshots(std::vector<Snapshot> snapshots);
+  // A snapshot's table, as far as it is in the file: what lies behind is empty.
   Task<Result<std::vector<std::byte>>> read_l1(size_t index);
 
   // another refcount width (refcount_width.cc)
@@ -368,7 +378,7 @@ class Image {
   Task<Result<HostOffset>> make_zero_cluster(uint64_t references);
   Task<Result<L2Entry>> expanded_entry(L2Entry old, uint64_t references);
   Task<Status> expand_table(HostOffset table, uint64_t references);
-  Task<Result<std::map<uint64_t, uint64_t>>> all_l2_tables();
+  Task<Result<TableUses>> all_l2_tables();
 
   Node& node_;
   ImageFile file_;

@@ -3,6 +3,8 @@
 // The file below an image, for its metadata.
 #pragma once
 
+#include <algorithm>
+
 #include "block/base/bytes.h"
 #include "block/io/request.h"
 #include "block/qcow2/format/geometry.h"
@@ -16,6 +18,10 @@ class ImageFile {
 
   Edge& edge() const noexcept { return *edge_; }
   uint64_t length() const noexcept { return edge_->node().length(); }
+  // How many of the bytes from `at` on are there.
+  uint64_t bytes_there(HostOffset at, uint64_t bytes) const noexcept {
+    return std::min(bytes, length() - std::min(length(), at.value));
+  }
   // Past the end of the file: zeroes.
   Task<Status> read(HostOffset at, Bytes into) const {
     return io::pread(*edge_, at.value, into.data(), into.size());

@@ -11,10 +11,12 @@
 namespace strata::qcow2 {
 
 // How often each cluster of a file is referred to: two bytes a cluster, and nothing for stretches
-// of the file that nothing refers to.
+// of the file that nothing refers to, be they long or short.
 class ReferenceCounts {
  public:
-  static constexpr uint64_t kClustersPerPage = 4096;
+  static constexpr uint64_t kClustersPerLeaf = 64;
+  static constexpr uint64_t kLeavesPerPage = 64;
+  static constexpr uint64_t kClustersPerPage = kClustersPerLeaf * kLeavesPerPage;
 
   // Forgets everything. Counts go up to `max`.
   void reset(uint64_t clusters, uint64_t max) {
@@ -30,18 +32,14 @@ class ReferenceCounts {
   uint64_t size() const noexcept { return clusters_; }
 
   uint64_t get(uint64_t cluster) const noexcept {
-    const Page* page = pages_[cluster / kClustersPerPage].get();
-    if (page == nullptr) return 0;
-    uint16_t count = (*page)[cluster % kClustersPerPage];
+    const Leaf* leaf = leaf_of(cluster);
+    if (leaf == nullptr) return 0;
+    uint16_t count = (*leaf)[cluster % kClustersPerLeaf];
     return count == kLarge ? large_.find(cluster)->second : count;
   }
   void set(uint64_t cluster, uint64_t count) {
-    std::unique_ptr<Page>& page = pages_[cluster / kClustersPerPage];
-    if (page == nullptr) {
-      if (count == 0) return;
-      page = std::make_unique<Page>();
-    }
-    uint16_t& place = (*page)[cluster % kClustersPerPage];
+    if (count == 0 && leaf_of(cluster) == nullptr) return;
+    uint16_t& place = make_leaf(cluster)[cluster % kClustersPerLeaf];
     if (count >= kLarge) {
       large_[cluster] = count;
       place = kLarge;
@@ -59,8 +57,11 @@ class ReferenceCounts {
   }
   // The first cluster at or behind `from`, and before `end`, that may have a count; else `end`.
   uint64_t next_used(uint64_t from, uint64_t end) const noexcept {
-    while (from < end && pages_[from / kClustersPerPage] == nullptr)
-      from = (from / kClustersPerPage + 1) * kClustersPerPage;
+    while (from < end && leaf_of(from) == nullptr) {
+      uint64_t step =
+          pages_[from / kClustersPerPage] == nullptr ? kClustersPerPage : kClustersPerLeaf;
+      from = (from / step + 1) * step;
+    }
     return std::min(from, end);
   }
   bool any(uint64_t from, uint64_t end) const noexcept {
@@ -72,7 +73,20 @@ class ReferenceCounts {
 
  private:
   static constexpr uint16_t kLarge = UINT16_MAX;
-  using Page = std::array<uint16_t, kClustersPerPage>;
+  using Leaf = std::array<uint16_t, kClustersPerLeaf>;
+  using Page = std::array<std::unique_ptr<Leaf>, kLeavesPerPage>;
+
+  const Leaf* leaf_of(uint64_t cluster) const noexcept {
+    const Page* page = pages_[cluster / kClustersPerPage].get();
+    return page == nullptr ? nullptr : (*page)[cluster / kClustersPerLeaf % kLeavesPerPage].get();
+  }
+  Leaf& make_leaf(uint64_t cluster) {
+    std::unique_ptr<Page>& page = pages_[cluster / kClustersPerPage];
+    if (page == nullptr) page = std::make_unique<Page>();
+    std::unique_ptr<Leaf>& leaf = (*page)[cluster / kClustersPerLeaf % kLeavesPerPage];
+    if (leaf == nullptr) leaf = std::make_unique<Leaf>();
+    return *leaf;
+  }
 
   uint64_t clusters_ = 0;
   uint64_t max_ = UINT64_MAX;

@@ -132,11 +132,9 @@ Task<Status> Image::grow_l1(uint64_t entries) {
     if (!l1_.is_dirty() && !l2_.is_dirty()) break;
     metadata.unlock();
   }
-  std::vector<std::byte> bytes = l1_.encode(0, l1_.size());
-  bytes.resize(entries * 8);
   HostOffset at = geometry_.offset_of(*place);
   co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l1_grow_write_table);
-  Status status = co_await file_.write(at, bytes);
+  Status status = co_await write_l1(at, entries);
   if (status.ok()) status = co_await file_.flush();
   if (!status.ok()) co_return status;
   co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l1_grow_activate_table);

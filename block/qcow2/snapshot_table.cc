@@ -112,8 +112,10 @@ Task<void> Image::load_snapshots() {
   snapshots_ = std::move(table.snapshots);
   snapshot_table_bytes_ = table.bytes;
   guard_range(header_.snapshots_offset, snapshot_table_bytes_);
-  for (const Snapshot& snapshot : snapshots_)
-    guard_range(snapshot.l1_offset.value, uint64_t{snapshot.l1_size} * 8);
+  for (const Snapshot& snapshot : snapshots_) {
+    uint64_t bytes = uint64_t{snapshot.l1_size} * 8;
+    guard_range(snapshot.l1_offset.value, file_.bytes_there(snapshot.l1_offset, bytes));
+  }
 }
 
 }  // namespace strata::qcow2

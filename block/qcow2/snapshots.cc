@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <map>
+#include <set>
 
 #include "block/base/error.h"
 #include "block/io/debug_event.h"
@@ -15,9 +15,6 @@
 
 namespace strata::qcow2 {
 namespace {
-
-// Clusters that wait to be freed: then they are, before there are more.
-constexpr uint64_t kMostFreedAtOnce = 64 * 1024;
 
 void check(Status status, const char* what) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
@@ -54,7 +51,8 @@ void Image::check_snapshot(size_t index) const {
 Task<Result<std::vector<std::byte>>> Image::read_l1(size_t index) {
   check_snapshot(index);
   const Snapshot& snapshot = snapshots_[index];
-  std::vector<std::byte> table(uint64_t{snapshot.l1_size} * 8);
+  uint64_t bytes = uint64_t{snapshot.l1_size} * 8;
+  std::vector<std::byte> table(file_.bytes_there(snapshot.l1_offset, bytes) / 8 * 8);
   Status status = co_await file_.read(snapshot.l1_offset, table);
   if (!status.ok()) co_return status;
   co_return table;
@@ -96,11 +94,33 @@ Status add_entries(const Geometry& geometry, ConstBytes table, Runs& runs) {
 
 }  // namespace
 
+void Image::add_uses(TableUses& uses, ConstBytes l1) {
+  for (size_t at = 0; at + 8 <= l1.size(); at += 8) {
+    HostOffset place = L1Entry(load_be<uint64_t>(l1, at)).offset();
+    if (place.value != 0) ++uses[place.value];
+  }
+}
+
+Image::TableUses Image::uses_of_active_tables() const {
+  TableUses uses;
+  for (size_t i = 0; i < l1_.size(); ++i) {
+    HostOffset place = l1_.load(L1Index(i)).offset();
+    if (place.value != 0) ++uses[place.value];
+  }
+  return uses;
+}
+
+// An L2 table, as far as it is in the file: what lies behind is empty.
+Task<Status> Image::read_table(HostOffset table, std::vector<std::byte>& entries) {
+  if (!geometry_.is_cluster_aligned(table.value)) return Task<Status>::ready(Status::error(EIO));
+  entries.resize(align_up(file_.bytes_there(table, geometry_.cluster_size()), 16));
+  return file_.read(table, entries);
+}
+
 // All that an L2 table refers to, and the table itself, `times` more or less.
 Task<Status> Image::change_table_refcounts(HostOffset table, uint64_t times, bool up) {
-  if (!geometry_.is_cluster_aligned(table.value)) co_return Status::error(EIO);
-  std::vector<std::byte> entries(geometry_.cluster_size());
-  Status status = co_await file_.read(table, entries);
+  std::vector<std::byte> entries;
+  Status status = co_await read_table(table, entries);
   Runs runs;
   runs.add(geometry_.cluster_of(table), 1);
   if (status.ok()) status = add_entries(geometry_, entries, runs);
@@ -111,6 +131,10 @@ Task<Status> Image::change_table_refcounts(HostOffset table, uint64_t times, boo
     }
     co_return Status();
   }
+  // What is behind the end of the file is not there; counts for it could be anywhere.
+  uint64_t end = geometry_.clusters_for(file_.length()) + 1;
+  for (auto [first, clusters] : runs.all())
+    if (first.value + clusters > end) co_return Status::error(EIO);
   Mutex::Lock lock = co_await metadata_.lock();
   for (size_t i = 0; i < runs.all().size(); ++i) {
     status = co_await refcounts_.increase(runs.all()[i].first, runs.all()[i].second, times);
@@ -125,12 +149,7 @@ Task<Status> Image::change_table_refcounts(HostOffset table, uint64_t times, boo
 
 // All that an L1 table refers to, once more or once less. What was raised before an error is
 // lowered again. An L2 table that is referred to several times is read once.
-Task<Status> Image::change_l1_refcounts(ConstBytes table, bool up) {
-  std::map<uint64_t, uint64_t> tables;  // by offset: how often
-  for (size_t at = 0; at + 8 <= table.size(); at += 8) {
-    HostOffset place = L1Entry(load_be<uint64_t>(table, at)).offset();
-    if (place.value != 0) ++tables[place.value];
-  }
+Task<Status> Image::change_refcounts(const TableUses& tables, bool up) {
   for (auto it = tables.begin(); it != tables.end(); ++it) {
     Status status = co_await change_table_refcounts(HostOffset(it->first), it->second, up);
     if (status.ok() && !up && freed_clusters_.load(std::memory_order_relaxed) > kMostFreedAtOnce)
@@ -143,14 +162,30 @@ Task<Status> Image::change_l1_refcounts(ConstBytes table, bool up) {
   co_return Status();
 }
 
+// The active table to another place, where it has so many entries.
+Task<Status> Image::write_l1(HostOffset at, uint64_t entries) {
+  constexpr uint64_t kStep = 8192;
+  Status status;
+  for (uint64_t first = 0; first < l1_.size() && status.ok(); first += kStep)
+    status = co_await file_.write(at + first * 8,
+                                  l1_.encode(first, std::min<uint64_t>(kStep, l1_.size() - first)));
+  if (status.ok() && entries > l1_.size())
+    status = co_await file_.write_zeroes(at + l1_.size() * 8, (entries - l1_.size()) * 8);
+  co_return status;
+}
+
 // Makes bit 63 of the active tables say what the refcounts say. Changed entries are dirty.
 Task<Status> Image::set_copied_flags() {
   if (has_data_file()) co_return Status();
+  std::set<uint64_t> seen;
+  std::vector<std::byte> table;
   for (size_t i = 0; i < l1_.size(); ++i) {
     L1Entry entry = l1_.load(L1Index(i));
     if (entry.offset().value == 0) continue;
-    std::vector<std::byte> table(geometry_.cluster_size());
-    Status status = co_await file_.read(entry.offset(), table);
+    table.clear();
+    Status status;
+    if (seen.insert(entry.offset().value).second)
+      status = co_await read_table(entry.offset(), table);
     if (!status.ok()) co_return status;
     bool changed = false;
     {
@@ -276,8 +311,8 @@ Task<void> Image::create_snapshot(Snapshot snapshot) {
   if (snapshot.id.empty()) snapshot.id = std::to_string(next_id);
   snapshot.disk_size = size();
   snapshot.l1_size = static_cast<uint32_t>(l1_.size());
-  std::vector<std::byte> table = l1_.encode(0, l1_.size());
-  uint64_t clusters = geometry_.clusters_for(table.size());
+  const TableUses uses = uses_of_active_tables();
+  uint64_t clusters = geometry_.clusters_for(l1_.size() * 8);
   HostCluster place;
   if (clusters != 0) {
     Mutex::Lock lock = co_await metadata_.lock();
@@ -288,9 +323,9 @@ Task<void> Image::create_snapshot(Snapshot snapshot) {
   }
   Allocation allocation(*this, place, clusters);
   snapshot.l1_offset = geometry_.offset_of(place);
-  check(co_await change_l1_refcounts(table, true), "Could not create snapshot");
+  check(co_await change_refcounts(uses, true), "Could not create snapshot");
   Status status = co_await write_back();
-  if (status.ok() && clusters != 0) status = co_await file_.write(snapshot.l1_offset, table);
+  if (status.ok()) status = co_await write_l1(snapshot.l1_offset, l1_.size());
   // From here on nobody writes to what is shared: the flags are gone before the snapshot is there.
   if (status.ok()) status = co_await set_copied_flags();
   if (status.ok()) status = co_await write_back();
@@ -298,7 +333,7 @@ Task<void> Image::create_snapshot(Snapshot snapshot) {
   all.push_back(std::move(snapshot));
   if (status.ok()) status = co_await store_snapshots(std::move(all));
   if (!status.ok()) {
-    if ((co_await change_l1_refcounts(table, false)).ok()) (void)co_await mend_flags();
+    if ((co_await change_refcounts(uses, false)).ok()) (void)co_await mend_flags();
     check(status, "Could not create snapshot");
   }
   allocation.linked();
@@ -309,14 +344,16 @@ Task<void> Image::delete_snapshot(size_t index) {
   Snapshot gone = snapshots_[index];
   Result<std::vector<std::byte>> table = co_await read_l1(index);
   if (!table) check(table.status(), "Failed to read l1 table for snapshot");
+  TableUses uses;
+  add_uses(uses, *table);
   check(co_await begin_snapshot_change(), "Failed to remove snapshot from snapshot list");
   std::vector<Snapshot> rest = snapshots_;
   rest.erase(rest.begin() + static_cast<long>(index));
   check(co_await store_snapshots(std::move(rest)), "Failed to remove snapshot from snapshot list");
   co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::cluster_free);
-  check_freed(co_await change_l1_refcounts(*table, false));
-  free_later(geometry_.cluster_of(gone.l1_offset), geometry_.clusters_for(table->size()),
-             FreedBy::snapshot);
+  check_freed(co_await change_refcounts(uses, false));
+  free_later(geometry_.cluster_of(gone.l1_offset),
+             geometry_.clusters_for(uint64_t{gone.l1_size} * 8), FreedBy::snapshot);
   check_freed(co_await settle());
   check(co_await set_copied_flags(), "Failed to update snapshot status in disk");
   check(co_await end_snapshot_change(), "Failed to update snapshot status in disk");
@@ -333,32 +370,36 @@ Task<void> Image::apply_snapshot(size_t index) {
       geometry_.l1_entries_for(snapshot.disk_size) * 8 > kMaxL1Bytes)
     throw Error::from_errno(EFBIG, "Could not apply snapshot");
   check(co_await begin_snapshot_change(), "Could not apply snapshot");
-  std::vector<std::byte> old = l1_.encode(0, l1_.size());
+  const TableUses old = uses_of_active_tables();
+  std::vector<std::byte>& table = *wanted;
   uint64_t entries =
-      std::max({wanted->size() / 8, l1_.size(), geometry_.l1_entries_for(snapshot.disk_size)});
-  std::vector<std::byte> table = *wanted;
-  table.resize(entries * 8);
+      std::max({table.size() / 8, l1_.size(), geometry_.l1_entries_for(snapshot.disk_size)});
   for (size_t at = 0; at < table.size(); at += 8)
     store_be<uint64_t>(table, at, load_be<uint64_t>(table, at) & ~kCopiedFlag);
-  uint64_t clusters = geometry_.clusters_for(table.size());
+  TableUses uses;
+  add_uses(uses, table);
+  uint64_t clusters = geometry_.clusters_for(entries * 8);
   Mutex::Lock lock = co_await metadata_.lock();
   Result<HostCluster> place = co_await allocate_clusters(clusters);
   if (!place) check(place.status(), "Could not apply snapshot");
   refcounts_.take_fresh(*place, clusters);
   lock.unlock();
   Allocation allocation(*this, *place, clusters);
-  check(co_await change_l1_refcounts(table, true), "Could not apply snapshot");
+  check(co_await change_refcounts(uses, true), "Could not apply snapshot");
+  HostOffset at = geometry_.offset_of(*place);
   Status status = co_await write_back();
-  if (status.ok()) status = co_await file_.write(geometry_.offset_of(*place), table);
+  if (status.ok()) status = co_await file_.write(at, table);
+  if (status.ok())
+    status = co_await file_.write_zeroes(at + table.size(), entries * 8 - table.size());
   if (status.ok()) status = co_await file_.flush();
   if (!status.ok()) {
-    (void)co_await change_l1_refcounts(table, false);
+    (void)co_await change_refcounts(uses, false);
     check(status, "Could not apply snapshot");
   }
   Header before = header_;
   {
     Mutex::Lock writing = co_await writing_back_.lock();
-    header_.l1_table_offset = geometry_.offset_of(*place).value;
+    header_.l1_table_offset = at.value;
     header_.l1_size = static_cast<uint32_t>(entries);
     header_.size = snapshot.disk_size;
     status = co_await write_header();
@@ -371,7 +412,7 @@ Task<void> Image::apply_snapshot(size_t index) {
   l1_.fill(0, table);
   l2_.clear();
   for (uint64_t i = 0; i < clusters; ++i) filter_.add(*place + i);
-  check(co_await change_l1_refcounts(old, false), "Could not apply snapshot");
+  check(co_await change_refcounts(old, false), "Could not apply snapshot");
   free_later(geometry_.cluster_of(HostOffset(before.l1_table_offset)),
              geometry_.clusters_for(uint64_t{before.l1_size} * 8), FreedBy::other);
   check(co_await settle(), "Could not apply snapshot");

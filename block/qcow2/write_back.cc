@@ -266,7 +266,8 @@ Task<Status> Image::write_header() {
   if (!bytes) co_return Status::error(bytes.error().error);
   size_t used = bytes->size();
   while (used > 512 && (*bytes)[used - 1] == std::byte{0}) --used;
-  used = std::min(bytes->size(), (used + 511) / 512 * 512);
+  // The zeroes that end the extensions are written, too: longer ones may have been there.
+  used = std::min(bytes->size(), align_up(used + 8, 512));
   header_in_doubt_ = true;
   Status status = co_await file_.write(HostOffset(0), ConstBytes(*bytes).first(used));
   if (status.ok()) status = co_await file_.flush();

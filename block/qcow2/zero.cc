@@ -68,7 +68,14 @@ Task<Status> Image::discard(uint64_t offset, uint64_t bytes) {
 Task<Status> Image::wipe_clusters(ByteRange range, Wipe how) {
   GuestCluster at = geometry_.cluster_of(GuestOffset(range.offset));
   uint64_t left = range.bytes >> geometry_.cluster_bits();
+  bool nothing_to_nothing = how == Wipe::forget || (how == Wipe::discard && backing() == nullptr);
   while (left != 0) {
+    if (nothing_to_nothing && l1_.load(geometry_.l1_index(at)).offset().value == 0) {
+      uint64_t count = std::min(left, geometry_.l2_entries() - geometry_.l2_index(at).value);
+      at = at + count;
+      left -= count;
+      continue;
+    }
     uint64_t count = std::min(left, l2_.slice_entries() - l2_.index_in_slice(at));
     ByteRange bytes{geometry_.offset_of(at).value, count << geometry_.cluster_bits()};
     RangeLock::Hold hold(allocating_, bytes, RangeLock::Mode::exclusive);
@@ -82,6 +89,11 @@ Task<Status> Image::wipe_clusters(ByteRange range, Wipe how) {
     }
     at = at + count;
     left -= count;
+    if (freed_clusters_.load(std::memory_order_relaxed) > kMostFreedAtOnce) {
+      hold.release();
+      status = co_await write_back();
+      if (!status.ok()) co_return status;
+    }
   }
   if (freed_clusters_.load(std::memory_order_relaxed) > 4096) co_return co_await write_back();
   co_return Status();
@@ -115,9 +127,6 @@ std::optional<L2Entry> Image::wiped_entry(const L2Entry& old, Wipe how) const no
 
 Task<Status> Image::wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe how,
                                   std::vector<ByteRange>& keep_but_discard) {
-  bool table = l1_.load(geometry_.l1_index(first)).offset().value != 0;
-  if (!table && (how == Wipe::forget || (how == Wipe::discard && backing() == nullptr)))
-    co_return Status();
   Changing changing;
   Status status = co_await begin_change(changing, l2_.slice_of(first));
   if (!status.ok()) co_return status;

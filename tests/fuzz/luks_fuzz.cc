@@ -2,19 +2,15 @@
 //
 // The LUKS header: nothing reads past its input, what is accepted is bounded and can be written
 // again, and every accepted header either means a cipher that can be made or is refused by name.
-#include <cstdlib>
-
 #include "block/base/error.h"
 #include "block/crypto/luks_key.h"
+#include "tests/fuzz/fuzz.h"
 
 using namespace strata;
 using namespace strata::crypto;
+using fuzz::require;
 
 namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
 
 // A password on a slot, for as long as a fuzzer has.
 void try_password(const LuksHeader& header, const LuksParameters& parameters) {
@@ -30,10 +26,10 @@ void try_password(const LuksHeader& header, const LuksParameters& parameters) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size == 0) return 0;
-  bool detached = (data[0] & 1) != 0;
-  ConstBytes bytes = std::as_bytes(std::span(data + 1, size - 1));
-  auto header = parse_luks_header(bytes, detached);
+  fuzz::Input input(data, size);
+  auto choice = input.take<uint8_t>();
+  bool detached = (choice & 1) != 0;
+  auto header = parse_luks_header(input.rest(), detached);
   if (!header) return 0;
   require(header->key_bytes <= kMaxLuksKey);
   auto again = parse_luks_header(encode_luks_header(*header), detached);
@@ -41,6 +37,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto parameters = luks_parameters(*header);
   if (!parameters) return 0;
   require(parameters->cipher.key_bytes() == header->key_bytes);
-  if ((data[0] & 2) != 0) try_password(*header, *parameters);
+  if ((choice & 2) != 0) try_password(*header, *parameters);
   return 0;
 }

@@ -1,30 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A whole image out of anywhere: it is opened, or refused; read, written, snapshotted, resized,
-// checked and mended. Whatever it is, that ends, and what a repair calls sound stays sound.
+// A whole image out of anywhere: it is opened, or refused; mapped, read, written, snapshotted,
+// resized, amended, checked and mended. Whatever it is, that ends, and what a repair calls sound
+// can be opened, and stays sound while it is used.
 //
 // The first bytes of the input choose what is done, the rest is the image.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
 #include "block/base/error.h"
 #include "block/drivers/raw/raw.h"
+#include "block/graph/bitmaps.h"
 #include "block/graph/open.h"
 #include "block/io/backend.h"
 #include "block/qcow2/check.h"
 #include "block/qcow2/qcow2.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/qcow2_image_input.h"
 #include "tests/sim/sim_disk.h"
 
 using namespace strata;
+using fuzz::require;
 
 namespace {
 
-constexpr size_t kControlBytes = 8;
-constexpr size_t kMostBytes = 1 << 20;
 constexpr uint64_t kMostLength = 1 << 30;  // of a disk that is written to all over
+constexpr unsigned kMostExtents = 64;      // of a map
 
-qapi::BlockdevOptions image_options(bool writable) {
+qapi::BlockdevOptions image_options(bool writable, bool with_backing) {
   qapi::BlockdevOptions file;
   file.select(qapi::BlockdevDriver::file);
   file.get_if<qapi::BlockdevOptionsFile>()->filename = "disk";
@@ -34,39 +37,46 @@ qapi::BlockdevOptions image_options(bool writable) {
   options.discard = qapi::BlockdevDiscardOptions::unmap;
   auto& image = *options.get_if<qapi::BlockdevOptionsQcow2>();
   image.file = qapi::Box<qapi::BlockdevOptions>(std::move(file));
-  image.backing = qapi::BlockdevRefOrNull{qapi::Null()};
+  if (!with_backing) image.backing = qapi::BlockdevRefOrNull{qapi::Null()};
   return options;
 }
 
 class Session {
  public:
-  Session(const uint8_t* control, const uint8_t* bytes, size_t size) {
-    std::memcpy(control_, control, kControlBytes);
+  Session(const uint8_t* control, const uint8_t* bytes, size_t size) : control_(control) {
     host_.yields = 0;
-    host_.disk("disk").most_bytes = 4 * kMostBytes;
+    host_.disk("disk").most_bytes = 4 * fuzz::kMostImageBytes;
     std::vector<std::byte> contents(size);
     std::memcpy(contents.data(), bytes, size);
     host_.disk("disk").restore(std::move(contents));
+    if (chosen(fuzz::ImageChoice::bitmaps_ahead)) layer_.keep_bitmaps_ahead();
   }
 
   void run() {
-    bool writable = (control_[0] & 1) != 0;
-    if ((control_[0] & 2) != 0) check(writable);
-    if (!open(writable, false)) return;
-    use(writable);
-    close();
-    if ((control_[0] & 4) != 0) mend();
+    bool writable = chosen(fuzz::ImageChoice::writable);
+    if (chosen(fuzz::ImageChoice::check_first)) check(writable);
+    if (open(writable, false)) {
+      use(writable);
+      close();
+    }
+    if (chosen(fuzz::ImageChoice::mend)) mend();
   }
 
  private:
+  bool chosen(fuzz::ImageChoice choice) const noexcept {
+    return (control_[0] & static_cast<uint8_t>(choice)) != 0;
+  }
   template <class T>
   T wait(Task<T> task) {
     return context_.run_to_completion(std::move(task));
   }
+  qcow2::Image& image() const noexcept { return *qcow2::image_of(user_.node()); }
 
   bool open(bool writable, bool to_check) {
+    bool with_backing = chosen(fuzz::ImageChoice::with_backing) && !to_check;
     try {
-      NodePtr node = wait(open_node(loop_, layer_, image_options(writable), to_check));
+      NodePtr node = wait(
+          open_node(loop_, layer_, image_options(writable, with_backing), {.to_check = to_check}));
       PermissionSet needed = Permission::consistent_read;
       if (writable) needed |= PermissionSet{Permission::write, Permission::resize};
       user_.attach(loop_, std::move(node), {needed, kAllPermissions});
@@ -78,8 +88,10 @@ class Session {
   void close() { wait(user_.close(loop_)); }
 
   Result<qcow2::CheckResult> check_open(qcow2::CheckFix fix) {
-    qcow2::Image* image = qcow2::image_of(user_.node());
-    return wait(qcow2::check_image(*image, fix, [](qcow2::CheckSays, const std::string&) {}));
+    return wait(qcow2::check_image(image(), fix, [](qcow2::CheckSays, const std::string&) {}));
+  }
+  static bool sound(const Result<qcow2::CheckResult>& result) {
+    return result && result->corruptions == 0 && result->check_errors == 0;
   }
 
   void check(bool writable) {
@@ -88,51 +100,120 @@ class Session {
     close();
   }
 
+  // Structures that lie over one another change each other as they are mended: that takes turns.
+  bool mend_open() {
+    for (unsigned turn = 0; turn < 4; ++turn) {
+      if (sound(check_open({}))) return true;
+      if (!sound(check_open({.leaks = true, .errors = true}))) return false;
+    }
+    require(false);
+    return false;
+  }
+
   // What is mended stays so.
   void mend() {
     if (!open(true, true)) return;
-    Result<qcow2::CheckResult> mended = check_open({.leaks = true, .errors = true});
-    Result<qcow2::CheckResult> again = check_open({});
-    bool sound = mended && mended->corruptions == 0 && mended->check_errors == 0;
-    if (sound && (!again || again->corruptions != 0)) std::abort();
+    bool mended = mend_open();
+    bool plain = image().header().crypt_method == 0 && !image().has_data_file() &&
+                 !chosen(fuzz::ImageChoice::with_backing);
+    close();
+    if (!mended) return;
+    bool opened = open(true, false);
+    require(opened || !plain);
+    if (!opened) return;
+    use(true);
+    close();
+    require(open(false, true));
+    require(sound(check_open({})));
     close();
   }
 
   void use(bool writable) {
-    uint64_t length = std::min(user_.length(), kMostLength);
-    for (size_t i = 1; i < kControlBytes; ++i) {
-      uint64_t offset = length == 0 ? 0 : control_[i] * length / 256 / 512 * 512;
-      uint64_t bytes = std::min<uint64_t>(length - offset, 512 << control_[i] % 8);
-      if (bytes == 0) continue;
-      request(writable ? control_[i] / 8 % 8 : 0, offset, bytes);
-      if (writable && control_[i] % 32 == 31) control_plane(control_[i] / 32);
+    for (size_t i = 1; i < fuzz::kImageControlBytes; ++i) {
+      auto step = static_cast<fuzz::ImageStep>(control_[i] % fuzz::kImageSteps);
+      unsigned place = control_[i] / fuzz::kImageSteps;
+      if (step >= fuzz::ImageStep::create_snapshot)
+        control_plane(step, place, writable);
+      else if (writable || step <= fuzz::ImageStep::map)
+        request(step, place + static_cast<unsigned>(i));
     }
   }
 
-  void request(int what, uint64_t offset, uint64_t bytes) {
+  void request(fuzz::ImageStep step, unsigned place) {
+    uint64_t length = std::min(user_.length(), kMostLength);
+    if (length == 0) return;
+    uint64_t offset = place % 16 * length / 16 / 512 * 512;
+    uint64_t bytes = std::min<uint64_t>(length - offset, 512 << place % 8);
     std::vector<std::byte> data(bytes, std::byte{0xa5});
     IoVector vector = IoVector::buffer(data.data(), data.size());
-    if (what < 2) (void)wait(user_.preadv(offset, vector));
-    if (what == 2) (void)wait(user_.block_status(offset, bytes));
-    if (what == 3 || what == 4) (void)wait(user_.pwritev(offset, vector));
-    if (what == 5) (void)wait(user_.pwrite_zeroes(offset, bytes, WriteFlag::may_unmap));
-    if (what == 6) (void)wait(user_.pdiscard(offset, bytes));
-    if (what == 7) (void)wait(user_.flush());
+    using enum fuzz::ImageStep;
+    if (step == read) (void)wait(user_.preadv(offset, vector));
+    if (step == map) map_all();
+    if (step == write) (void)wait(user_.pwritev(offset, vector));
+    if (step == write_compressed) (void)wait(user_.pwritev(offset, vector, WriteFlag::compressed));
+    if (step == zero) (void)wait(user_.pwrite_zeroes(offset, bytes));
+    if (step == zero_and_unmap)
+      (void)wait(user_.pwrite_zeroes(offset, bytes, WriteFlag::may_unmap));
+    if (step == discard) (void)wait(user_.pdiscard(offset, bytes));
+    if (step == flush) (void)wait(user_.flush());
   }
 
-  void control_plane(int what) {
-    qcow2::Image* image = qcow2::image_of(user_.node());
+  void map_all() {
+    uint64_t at = 0;
+    for (unsigned i = 0; i < kMostExtents && at < user_.length(); ++i) {
+      auto status = wait(user_.block_status(at, user_.length() - at));
+      if (!status) return;
+      uint64_t bytes = status->status.bytes;
+      require(bytes != 0 && bytes <= user_.length() - at);
+      at += bytes;
+    }
+  }
+
+  void control_plane(fuzz::ImageStep step, unsigned place, bool writable) {
     try {
-      if (what < 3) wait(image->create_snapshot({.name = "s"}));
-      if (what == 3 && !image->snapshots().empty()) wait(image->apply_snapshot(0));
-      if (what == 4 && !image->snapshots().empty()) wait(image->delete_snapshot(0));
-      if (what == 5) wait(user_.truncate(user_.length() + 65536));
-      if (what == 6) wait(user_.truncate(user_.length() / 1024 * 512));
+      if (writable)
+        change(step, place);
+      else if (step == fuzz::ImageStep::apply_snapshot && !image().snapshots().empty())
+        wait(image().show_snapshot(place % image().snapshots().size()));
     } catch (const Error&) {
     }
   }
 
-  uint8_t control_[kControlBytes];
+  void change(fuzz::ImageStep step, unsigned place) {
+    using enum fuzz::ImageStep;
+    size_t snapshots = image().snapshots().size();
+    if (step == create_snapshot) wait(image().create_snapshot({.name = "s"}));
+    if (step == apply_snapshot && snapshots != 0) wait(image().apply_snapshot(place % snapshots));
+    if (step == delete_snapshot && snapshots != 0) wait(image().delete_snapshot(place % snapshots));
+    if (step == grow) {
+      TruncateOptions how;
+      if (place % 4 == 1) how.preallocation = qapi::PreallocMode::metadata;
+      wait(user_.truncate(user_.length() + (uint64_t{512} << place), how));
+    }
+    if (step == shrink) wait(user_.truncate(user_.length() / 1024 * 512));
+    if (step == change_bitmaps) change_bitmap(place);
+    if (step == amend) change_format(place);
+    if (step == make_empty) (void)wait(image().make_empty());
+  }
+
+  void change_bitmap(unsigned place) {
+    if (place % 4 == 0) return wait(remove_bitmap(loop_, user_.node(), "b"));
+    if (place % 4 == 1) return wait(clear_bitmap(loop_, user_.node(), "b"));
+    wait(add_bitmap(loop_, user_.node(), {"b", uint64_t{512} << place, true, false}));
+  }
+
+  void change_format(unsigned place) {
+    qcow2::Amendment amendment;
+    if (place < 8)
+      amendment.refcount_bits = int64_t{1} << place % 7;
+    else
+      amendment.version = 2 + place % 2;
+    const auto nobody = [](uint64_t, uint64_t) {};
+    wait(qcow2::amend(image(), amendment, nobody));
+    wait(qcow2::finish_amend(image(), amendment, nobody));
+  }
+
+  const uint8_t* control_;
   sim::Random random_{1};
   sim::SimHost host_{random_};
   AioContext context_{"main"};
@@ -145,7 +226,8 @@ class Session {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size < kControlBytes || size > kMostBytes + kControlBytes) return 0;
-  Session(data, data + kControlBytes, size - kControlBytes).run();
+  if (size < fuzz::kImageControlBytes) return 0;
+  if (size > fuzz::kMostImageBytes + fuzz::kImageControlBytes) return 0;
+  Session(data, data + fuzz::kImageControlBytes, size - fuzz::kImageControlBytes).run();
   return 0;
 }

@@ -13,28 +13,14 @@
 #include <map>
 #include <string>
 
-#include "block/base/error.h"
-#include "block/drivers/raw/raw.h"
 #include "block/graph/bitmaps.h"
-#include "block/graph/open.h"
-#include "block/io/backend.h"
 #include "block/qcow2/bitmaps.h"
-#include "block/qcow2/check.h"
 #include "block/qcow2/create.h"
-#include "block/qcow2/qcow2.h"
 #include "tests/sim/oracle.h"
+#include "tests/sim/rig.h"
 
 namespace strata::sim {
 namespace {
-
-struct Failure {
-  std::string text;
-};
-
-template <class... Args>
-[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
-  throw Failure{fmt::format(format, std::forward<Args>(args)...)};
-}
 
 constexpr uint64_t kNever = UINT64_MAX;
 
@@ -48,16 +34,9 @@ struct Model {
   std::map<Mark, uint64_t> ended;  // of each write
 };
 
-qapi::BlockdevRef file_named(const std::string& name) {
-  qapi::BlockdevOptions options;
-  options.select(qapi::BlockdevDriver::file);
-  options.get_if<qapi::BlockdevOptionsFile>()->filename = name;
-  return qapi::Box<qapi::BlockdevOptions>(std::move(options));
-}
-
-class World {
+class World : public Rig {
  public:
-  explicit World(uint64_t seed) : random_(seed), host_(random_), oracle_(kSectors) {
+  explicit World(uint64_t seed) : Rig(seed), oracle_(kSectors) {
     layer_.keep_bitmaps_ahead();
     cluster_bits_ = 9 + static_cast<unsigned>(random_() % 8);
     faults_ = random_() % 4 == 0;
@@ -68,11 +47,6 @@ class World {
  private:
   static constexpr uint64_t kSectors = 4096;
 
-  template <class T>
-  T wait(Task<T> task) {
-    return context_.run_to_completion(std::move(task));
-  }
-  SimDisk& disk() { return host_.disk("disk"); }
   void open();
   void arm();
   Task<void> write();
@@ -84,8 +58,6 @@ class World {
   void verify(const Model& model, bool whole);
   void verify_bitmap(const std::string& name, const Model& model, std::span<const std::byte> data);
 
-  Random random_;
-  SimHost host_;
   Oracle oracle_;
   Model model_;
   Model at_cut_;
@@ -93,12 +65,6 @@ class World {
   Mark next_mark_ = 1;
   unsigned cluster_bits_ = 16;
   bool faults_ = false;
-
-  AioContext context_{"main"};
-  MainLoop loop_{context_};
-  const DriverDescriptor* drivers_[3]{&host_, &kRawDriver, &kQcow2Driver};
-  BlockLayer layer_{loop_, drivers_, nullptr};
-  Backend user_{layer_};
 };
 
 void World::open() {
@@ -221,15 +187,8 @@ void World::verify(const Model& model, bool whole) {
   if (!status.ok()) fail("cannot read");
   for (const auto& [name, known] : model.bitmaps) verify_bitmap(name, model, data);
   std::string report;
-  qcow2::Image* image = qcow2::image_of(user_.node());
-  status = wait(image->settle());
-  if (!status.ok()) fail("settling: {}", Error::describe_errno(status.error_number()));
-  auto result = wait(qcow2::check_image(
-      *image, {}, [&](qcow2::CheckSays, const std::string& line) { report += "\n    " + line; }));
-  if (!result) fail("check failed");
-  if (result->corruptions != 0 || result->check_errors != 0)
-    fail("{} corruptions{}", result->corruptions, report);
-  if (result->leaks != 0 && whole) fail("{} leaks{}", result->leaks, report);
+  qcow2::CheckResult result = check_settled("opened again", report);
+  if (result.leaks != 0 && whole) fail("{} leaks{}", result.leaks, report);
 }
 
 void World::run() {
@@ -238,6 +197,7 @@ void World::run() {
   options.size = kSectors * kSector;
   options.cluster_size = uint64_t{1} << cluster_bits_;
   wait(qcow2::create(loop_, layer_, options));
+  guard_header(options.cluster_size.value());
   disk().restore(disk().contents());
   open();
   wait(all(40));
@@ -260,12 +220,12 @@ void World::run() {
   wait(user_.close(loop_));
 }
 
-bool run_seed(uint64_t seed) {
+void run_seed(uint64_t seed, Totals& totals) {
   std::string why;
   try {
     auto world = std::make_unique<World>(seed);
     world->run();
-    return true;
+    return world->count(totals);
   } catch (const Failure& failure) {
     why = failure.text;
   } catch (const Error& error) {
@@ -292,7 +252,8 @@ int main(int argc, char** argv) {
       runs = value;
     }
   }
-  for (uint64_t seed = first; seed < first + runs; ++seed) strata::sim::run_seed(seed);
-  std::printf("%lu seeds passed\n", runs);
+  strata::sim::Totals totals;
+  for (uint64_t seed = first; seed < first + runs; ++seed) strata::sim::run_seed(seed, totals);
+  totals.print();
   return 0;
 }

@@ -12,27 +12,12 @@
 #include <functional>
 #include <string>
 
-#include "block/base/error.h"
-#include "block/drivers/raw/raw.h"
-#include "block/graph/open.h"
-#include "block/io/backend.h"
-#include "block/qcow2/check.h"
 #include "block/qcow2/create.h"
-#include "block/qcow2/qcow2.h"
-#include "qapi/runtime/json_writer.h"
 #include "tests/sim/oracle.h"
+#include "tests/sim/rig.h"
 
 namespace strata::sim {
 namespace {
-
-struct Failure {
-  std::string text;
-};
-
-template <class... Args>
-[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
-  throw Failure{fmt::format(format, std::forward<Args>(args)...)};
-}
 
 enum class Trouble { none, faults, power };
 
@@ -91,18 +76,11 @@ struct Plan {
   }
 };
 
-qapi::BlockdevRef file_named(const std::string& name) {
-  qapi::BlockdevOptions options;
-  options.select(qapi::BlockdevDriver::file);
-  options.get_if<qapi::BlockdevOptionsFile>()->filename = name;
-  return qapi::Box<qapi::BlockdevOptions>(std::move(options));
-}
-
 // One image, its host and its user.
-class World {
+class World : public Rig {
  public:
   World(uint64_t seed, std::optional<Trouble> trouble, bool verbose)
-      : random_(seed), plan_(random_), host_(random_), oracle_(plan_.sectors), verbose_(verbose) {
+      : Rig(seed), plan_(random_), oracle_(plan_.sectors), verbose_(verbose) {
     if (trouble) plan_.trouble = *trouble;
     if (verbose_) std::printf("seed %lu: %s\n", seed, plan_.describe().c_str());
   }
@@ -121,11 +99,6 @@ class World {
     std::optional<Oracle> after;
   };
 
-  template <class T>
-  T wait(Task<T> task) {
-    return context_.run_to_completion(std::move(task));
-  }
-  SimDisk& disk() { return host_.disk("disk"); }
   SimDisk& data() { return host_.disk("data"); }
   uint64_t sectors() const noexcept { return oracle_.sectors(); }
   void note(const std::string& line) const {
@@ -156,9 +129,7 @@ class World {
   void verify_snapshots();
   void after_power_cut();
 
-  Random random_;
   Plan plan_;
-  SimHost host_;
   Oracle oracle_;
   std::optional<Oracle> oracle_at_cut_;
   std::vector<Saved> saved_;
@@ -169,15 +140,6 @@ class World {
   Mark next_mark_ = 1;
   uint64_t in_snapshot_ = 0;
   bool failed_change_ = false;
-
-  AioContext context_{"main"};
-  MainLoop loop_{context_};
-  const DriverDescriptor* drivers_[3]{&host_, &kRawDriver, &kQcow2Driver};
-  std::string event_;
-  BlockLayer layer_{loop_, drivers_, [this](std::string_view name, boost::json::object data) {
-                      event_ = std::string(name) + " " + qapi::write_json(data);
-                    }};
-  Backend user_{layer_};
 };
 
 void World::make_base() {
@@ -212,6 +174,7 @@ void World::make_image() {
     options.preallocation = kModes[random_() % 3];
   }
   wait(qcow2::create(loop_, layer_, options));
+  guard_header(uint64_t{1} << plan_.cluster_bits);
 }
 
 void World::open(bool writable) {
@@ -344,16 +307,8 @@ void World::arm() {
 
 void World::check(bool leaks_allowed, const char* when) {
   std::string report;
-  qcow2::Image* image = qcow2::image_of(user_.node());
-  Status status = wait(image->settle());
-  if (status.ok()) status = wait(image->mend_flags());
-  if (!status.ok()) fail("{}: settling: {}", when, Error::describe_errno(status.error_number()));
-  auto result = wait(qcow2::check_image(
-      *image, {}, [&](qcow2::CheckSays, const std::string& line) { report += "\n    " + line; }));
-  if (!result) fail("{}: check: {}", when, Error::describe_errno(result.error_number()));
-  if (result->corruptions != 0 || result->check_errors != 0)
-    fail("{}: {} corruptions{}", when, result->corruptions, report);
-  if (result->leaks != 0 && !leaks_allowed) fail("{}: {} leaks{}", when, result->leaks, report);
+  qcow2::CheckResult result = check_settled(when, report);
+  if (result.leaks != 0 && !leaks_allowed) fail("{}: {} leaks{}", when, result.leaks, report);
   if (!event_.empty()) fail("{}: event {}", when, event_);
 }
 
@@ -548,11 +503,12 @@ void World::run() {
   verify_snapshots();
 }
 
-bool run_seed(uint64_t seed, std::optional<Trouble> trouble, bool verbose) {
+bool run_seed(uint64_t seed, std::optional<Trouble> trouble, bool verbose, Totals& totals) {
   auto world = std::make_unique<World>(seed, trouble, verbose);
   std::string why;
   try {
     world->run();
+    world->count(totals);
     return true;
   } catch (const Failure& failure) {
     why = failure.text;
@@ -584,11 +540,12 @@ int main(int argc, char** argv) {
     }
     if (word == "--verbose") verbose = true;
   }
+  strata::sim::Totals totals;
   for (uint64_t i = 0; i < runs; ++i) {
-    if (strata::sim::run_seed(seed + i, trouble, verbose)) continue;
+    if (strata::sim::run_seed(seed + i, trouble, verbose, totals)) continue;
     std::fflush(stdout);
     std::_Exit(1);
   }
-  std::printf("%lu seeds passed\n", runs);
+  totals.print();
   return 0;
 }

@@ -18,6 +18,7 @@ void SimDisk::apply(std::vector<std::byte>& to, const Change& change) const {
 }
 
 void SimDisk::change(Change change) {
+  if (on_change) on_change(change.offset, change.data);
   apply(current_, change);
   volatile_.push_back(std::move(change));
   ++changes;
@@ -71,9 +72,13 @@ std::vector<std::byte> SimDisk::after_power_cut(Random& chance) const {
 
 int SimDisk::fault_of_change() {
   if (random == nullptr) return 0;
-  if (faults.eio != 0 && (*random)() % 1000 < faults.eio) return EIO;
-  if (faults.enospc != 0 && (*random)() % 1000 < faults.enospc) return ENOSPC;
-  return 0;
+  int error = 0;
+  if (faults.eio != 0 && (*random)() % 1000 < faults.eio)
+    error = EIO;
+  else if (faults.enospc != 0 && (*random)() % 1000 < faults.enospc)
+    error = ENOSPC;
+  failed += error != 0 ? 1 : 0;
+  return error;
 }
 
 class SimDriver final : public Driver {
@@ -130,8 +135,10 @@ class SimDriver final : public Driver {
   // What was written before it began; what came while it was under way may be in it.
   Task<Status> flush() override {
     co_await linger();
-    if (disk_->random != nullptr && (*disk_->random)() % 1000 < disk_->faults.flush_eio)
+    if (disk_->random != nullptr && (*disk_->random)() % 1000 < disk_->faults.flush_eio) {
+      ++disk_->failed;
       co_return Status::error(EIO);
+    }
     disk_->flush();
     co_await linger();
     co_return Status();

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "block/base/bytes.h"
 #include "block/graph/driver.h"
 
 namespace strata::sim {
@@ -38,6 +39,8 @@ class SimDisk {
   // EFBIG behind this.
   uint64_t most_bytes = UINT64_MAX;
   uint64_t changes = 0;  // how many operations have changed something
+  uint64_t failed = 0;   // and how many were told to fail
+  std::function<void(uint64_t offset, ConstBytes bytes)> on_change;
   // After so many of them the power fails: what is left then is kept in `cut`.
   uint64_t cut_after = 0;
   Random* random = nullptr;

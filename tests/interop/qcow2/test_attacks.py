@@ -3,13 +3,15 @@
 What needs a fault at every step, or a late discard, is in tests/sim."""
 
 import os
+import random
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from support.nbd_wire import CMD_FLUSH, NBD
+from support.nbd_wire import CMD_FLUSH, CMD_WRITE_ZEROES, NBD
 
 BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
 OURS = BUILD / "bin/compat"
@@ -104,6 +106,52 @@ def test_s9_no_space_on_closing_is_a_failure(small_disk):
     assert tool.returncode != 0, output
     (small_disk / "filler").unlink()
     run(OURS / "qemu-img", "check", "-r", "all", image)
+
+
+@pytest.mark.parametrize("aio", ["threads", "io_uring"])
+@pytest.mark.parametrize("cluster", ["4k", "64k"])
+def test_s8_zeroes_behind_the_end_of_a_file_that_grows(start, tmp_path, aio, cluster):
+    """Each connection has every fourth cluster, so that all of them are at the end of the file at
+    once, and zeroes some of what it writes."""
+    path = tmp_path / "t.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", "-o", f"cluster_size={cluster}", path, "64M")
+    daemon = start()
+    daemon.qmp.cmd("blockdev-add", {
+        "driver": "qcow2", "node-name": "disk", "discard": "unmap", "detect-zeroes": "unmap",
+        "file": {"driver": "file", "filename": str(path), "aio": aio, "discard": "unmap"}})
+    daemon.serve_nbd()
+    daemon.export("disk", writable=True)
+    step = 32768
+    model = bytearray(64 * MIB)
+
+    def work(number):
+        chance = random.Random(number)
+        with NBD(daemon.nbd_path) as client:
+            client.open("disk")
+            for turn in range(number, len(model) // step // 2, 4):
+                data = chance.randbytes(step - 512 * chance.randrange(3))
+                at = turn * step + 512 * chance.randrange(2)
+                data = data[:(turn + 1) * step - at]
+                assert client.write(at, data) == 0
+                model[at:at + len(data)] = data
+                if chance.randrange(3) == 0:
+                    hole = 4096 * chance.randrange(1, 7)
+                    assert client.request(CMD_WRITE_ZEROES, turn * step, hole)[0] == 0
+                    model[turn * step:turn * step + hole] = bytes(hole)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, number) for number in range(4)]:
+            done.result()
+    with NBD(daemon.nbd_path) as client:
+        client.open("disk")
+        assert client.request(CMD_FLUSH)[0] == 0
+        for at in range(0, len(model), MIB):
+            assert client.read(at, MIB) == model[at:at + MIB], at
+    daemon.stop()
+    raw = tmp_path / "t.raw"
+    run("qemu-img", "check", path)
+    run("qemu-img", "convert", "-O", "raw", path, raw)
+    assert raw.read_bytes() == model
 
 
 def test_what_a_deleted_snapshot_cannot_free_is_told_and_leaks(image):

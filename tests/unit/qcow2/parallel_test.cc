@@ -194,6 +194,16 @@ Task<void> flush_often(World& world) {
   }
 }
 
+Task<void> check_often(World& world) {
+  std::string report;
+  auto say = [&](qcow2::CheckSays, const std::string& line) { report += line + "\n"; };
+  do {
+    qcow2::CheckResult result =
+        co_await qcow2::check_live_image(world.loop, world.image(), false, say);
+    if (result.corruptions != 0 || result.check_errors != 0) throw Error("{}", report);
+  } while (world.working != 0);
+}
+
 }  // namespace
 
 TEST_CASE("more writers than cached slices all finish") {
@@ -207,6 +217,15 @@ TEST_CASE("more writers of subclusters than cached slices all finish") {
   World world(true);
   world.context.run_to_completion(all_writers(world, 11, 100, flush_often));
   world.context.run_to_completion(verify(world, 33, 100));
+  check_sound(world);
+}
+
+TEST_CASE("S8: counts are read while writers to shared clusters change them") {
+  World world;
+  world.context.run_to_completion(all_writers(world, 4, 100, nullptr));
+  world.context.run_to_completion(world.image().create_snapshot({.name = "s"}));
+  world.context.run_to_completion(all_writers(world, 4, 100, check_often));
+  world.context.run_to_completion(verify(world, 12, 100));
   check_sound(world);
 }
 
