@@ -96,7 +96,8 @@ class Guest:
             "-machine", "pc,memory-backend=memory", "-m", self.MEMORY, "-smp", "2", "-no-reboot",
             "-object", f"memory-backend-memfd,id=memory,size={self.MEMORY},share=on",
             "-kernel", str(kernel), "-initrd", initramfs,
-            "-append", "console=ttyS0 panic=-1 quiet loglevel=4 tsc=unstable random.trust_cpu=on",
+            "-append", "console=ttyS0 panic=-1 quiet loglevel=4 tsc=unstable random.trust_cpu=on "
+            "no_timer_check",
             "-serial", f"file:{self.file(name + '.log')}",
             "-serial", f"unix:{self.file(name + '.sh')},server=on,wait=off",
             "-qmp", f"unix:{self.file(name + '.qmp')},server=on,wait=off",

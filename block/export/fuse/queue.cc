@@ -89,6 +89,7 @@ Queue::Taken Queue::take_one() {
   ssize_t received = 0;
   do {
     received = ::readv(device_.get(), parts, 2);
+    if (received == 0) return Taken::gone;  // never from the kernel
     // ENOENT: somebody gave up a request while it was being handed over.
   } while (received < 0 && (errno == EINTR || errno == ENOENT));
   if (received < 0) {
@@ -146,7 +147,9 @@ void Queue::finish(Slot& slot, Answer answer) noexcept {
   give_back(slot);
 }
 
+// Memory that has just been used is in the processor's cache: the next message goes there.
 void Queue::give_back(Slot& slot) noexcept {
+  if (slot.data.size() >= kMostData) std::swap(buffer_, slot.data);
   slot.data.reset();
   cost_ -= slot.cost;
   slot.next = free_;
