@@ -175,7 +175,6 @@ Task<void> LuksVolume::amend(const BlockLayer& layer,
                              const qapi::QCryptoBlockAmendOptionsLUKS& options,
                              const std::optional<std::string>& secret, std::string_view prefix,
                              bool force) {
-  Mutex::Lock lock = co_await amending_.lock();
   // Somebody else may have changed it.
   std::unique_ptr<LuksVolume> now = co_await open(place_, detached_);
   header_ = now->header_;

@@ -6,7 +6,6 @@
 
 #include <memory>
 
-#include "block/coro/mutex.h"
 #include "block/crypto/luks_key.h"
 #include "block/io/request.h"
 
@@ -56,7 +55,7 @@ class LuksVolume {
   static Task<std::unique_ptr<LuksVolume>> open(LuksPlace place, bool detached);
   // Finds the slot that the password opens. Takes long, in another thread.
   Task<void> unlock(SecretBytes password);
-  // `secret`: what opens the volume where the options do not say. One at a time.
+  // `secret`: what opens the volume where the options do not say.
   Task<void> amend(const BlockLayer& layer, const qapi::QCryptoBlockAmendOptionsLUKS& options,
                    const std::optional<std::string>& secret, std::string_view prefix, bool force);
 
@@ -87,7 +86,6 @@ class LuksVolume {
 
   LuksPlace place_;
   bool detached_;
-  Mutex amending_;
   LuksHeader header_;
   LuksParameters parameters_;
   std::unique_ptr<const SectorCipher> cipher_;

@@ -69,8 +69,10 @@ Task<void> start_amend_job(MainLoop& loop, BlockLayer& layer, Jobs& jobs, std::s
                            std::string node_name, qapi::BlockdevAmendOptions options, bool force) {
   NodePtr node = find_image(layer, node_name, options.driver);
   auto image = std::make_shared<Backend>(layer);
-  // What a guest reads stays the same, so whoever uses the image need not notice.
-  image->attach(loop, std::move(node), {Permission::write_unchanged, kAllPermissions});
+  // What a guest reads stays the same, so whoever uses the image need not notice; but there is one
+  // such job at a time.
+  PermissionSet shared = kAllPermissions.without(Permission::write_unchanged);
+  image->attach(loop, std::move(node), {Permission::write_unchanged, shared});
   std::exception_ptr failed;
   try {
     jobs.start(loop, {.id = std::move(id), .type = qapi::JobType::amend, .auto_dismiss = false},

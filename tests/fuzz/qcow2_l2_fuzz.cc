@@ -45,10 +45,13 @@ bool agrees(const Mapping& run, const Mapping& single, uint64_t further) {
     const Data& one = std::get<Data>(single);
     return one.host == data->host + further && one.in_place == data->in_place;
   }
-  if (const auto* zero = std::get_if<Zero>(&run)) {
-    HostOffset host = std::get<Zero>(single).host;
-    return zero->host.value == 0 ? host.value == 0 : host == zero->host + further;
-  }
+  auto goes_on = [further](HostOffset host, HostOffset one) {
+    return host.value == 0 ? one.value == 0 : one == host + further;
+  };
+  if (const auto* zero = std::get_if<Zero>(&run))
+    return goes_on(zero->host, std::get<Zero>(single).host);
+  if (const auto* nothing = std::get_if<Unallocated>(&run))
+    return goes_on(nothing->host, std::get<Unallocated>(single).host);
   if (const auto* extent = std::get_if<Compressed>(&run))
     return extent->extent == std::get<Compressed>(single).extent;
   return true;

@@ -262,6 +262,9 @@ def test_a_node_stays_while_its_keys_are_changed(disk):
     disk.qmp.cmd(AMEND, {"job-id": "job0", "node-name": "disk", "options": {
         "driver": "luks", "state": "active", "new-secret": "s1", "iter-time": 2000}})
     assert disk.qmp.error("blockdev-del", {"node-name": "disk"}) == "Node disk is in use"
+    assert "Permission conflict" in disk.qmp.error(AMEND, {
+        "job-id": "job1", "node-name": "disk",
+        "options": {"driver": "luks", "state": "inactive", "keyslot": 0}})
     disk.qmp.event("JOB_STATUS_CHANGE", timeout=60, match={"status": "concluded"})
     assert active_slots(disk) == [0, 1]
     disk.qmp.cmd("blockdev-del", {"node-name": "disk"})

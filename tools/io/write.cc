@@ -119,8 +119,8 @@ Task<Status> write_buffer(Shell& shell, const WriteOptions& options, uint64_t of
                           const RequestBuffer& buffer) {
   // A driver that cannot compress would be given plain data.
   WriteFlags possible = shell.image().node().driver().write_flags();
-  bool fits = buffer.size() <= shell.image().length() &&
-              offset <= shell.image().length() - buffer.size();
+  bool fits =
+      buffer.size() <= shell.image().length() && offset <= shell.image().length() - buffer.size();
   if (fits && options.flags.has(WriteFlag::compressed) && !possible.has(WriteFlag::compressed))
     return Task<Status>::ready(Status::error(ENOTSUP));
   if (options.vm_state)

@@ -12,6 +12,12 @@ std::string_view format_of(std::string_view header) {
   return probe_format({reinterpret_cast<const std::byte*>(header.data()), header.size()});
 }
 
+// With the zeroes that it has.
+template <size_t kSize>
+std::string_view bytes(const char (&text)[kSize]) {
+  return {text, kSize - 1};
+}
+
 std::string at(size_t offset, std::string_view bytes) {
   return std::string(offset, '\0') + std::string(bytes);
 }
@@ -19,34 +25,33 @@ std::string at(size_t offset, std::string_view bytes) {
 }  // namespace
 
 TEST_CASE("each format is known by its first bytes") {
-  using namespace std::string_view_literals;
-  CHECK(format_of("QFI\xfb\0\0\0\2"sv) == "qcow2");
-  CHECK(format_of("QFI\xfb\0\0\0\3"sv) == "qcow2");
-  CHECK(format_of("QFI\xfb\xff\xff\xff\xff"sv) == "qcow2");
-  CHECK(format_of("QFI\xfb\0\0\0\1"sv) == "qcow");
-  CHECK(format_of("QED\0"sv) == "qed");
-  CHECK(format_of("LUKS\xba\xbe\0\1"sv) == "luks");
-  CHECK(format_of("vhdxfile"sv) == "vhdx");
-  CHECK(format_of("conectix"sv) == "vpc");
-  CHECK(format_of(at(0x40, "\x7f\x10\xda\xbe"sv)) == "vdi");
-  CHECK(format_of("WithoutFreeSpace\2\0\0\0"sv) == "parallels");
-  CHECK(format_of("WithouFreSpacExt\2\0\0\0"sv) == "parallels");
-  CHECK(format_of("KDMV"sv) == "vmdk");
-  CHECK(format_of("COWD"sv) == "vmdk");
-  CHECK(format_of("# Disk DescriptorFile\n\n  \nversion=1\n"sv) == "vmdk");
-  CHECK(format_of("#\r\n\r\nversion=3"sv) == "vmdk");
-  CHECK(format_of("#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 "sv) ==
-        "cloop");
+  CHECK(format_of(bytes("QFI\xfb\0\0\0\2")) == "qcow2");
+  CHECK(format_of(bytes("QFI\xfb\0\0\0\3")) == "qcow2");
+  CHECK(format_of(bytes("QFI\xfb\xff\xff\xff\xff")) == "qcow2");
+  CHECK(format_of(bytes("QFI\xfb\0\0\0\1")) == "qcow");
+  CHECK(format_of(bytes("QED\0")) == "qed");
+  CHECK(format_of(bytes("LUKS\xba\xbe\0\1")) == "luks");
+  CHECK(format_of(bytes("vhdxfile")) == "vhdx");
+  CHECK(format_of(bytes("conectix")) == "vpc");
+  CHECK(format_of(at(0x40, bytes("\x7f\x10\xda\xbe"))) == "vdi");
+  CHECK(format_of(bytes("WithoutFreeSpace\2\0\0\0")) == "parallels");
+  CHECK(format_of(bytes("WithouFreSpacExt\2\0\0\0")) == "parallels");
+  CHECK(format_of(bytes("KDMV")) == "vmdk");
+  CHECK(format_of(bytes("COWD")) == "vmdk");
+  CHECK(format_of(bytes("# Disk DescriptorFile\n\n  \nversion=1\n")) == "vmdk");
+  CHECK(format_of(bytes("#\r\n\r\nversion=3")) == "vmdk");
+  CHECK(format_of(bytes(
+            "#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 ")) == "cloop");
 }
 
 TEST_CASE("what is nearly a format is raw") {
-  using namespace std::string_view_literals;
   for (std::string_view header :
-       {""sv, "Q"sv, "QFI"sv, "QFI\xfb"sv, "QFI\xfb\0\0\0\0"sv, "QFI\xfb\0\0\0"sv, "QED"sv,
-        "LUKS\xba\xbe\0\2"sv, "LUKS\xba\xbe"sv, "LUKS"sv, "WithoutFreeSpace\1\0\0\0"sv,
-        "version=4"sv, "x\nversion=1"sv, "#!/bin/sh\necho"sv, "\0\0\0\0"sv})
+       {bytes(""), bytes("Q"), bytes("QFI"), bytes("QFI\xfb"), bytes("QFI\xfb\0\0\0\0"),
+        bytes("QFI\xfb\0\0\0"), bytes("QED"), bytes("LUKS\xba\xbe\0\2"), bytes("LUKS\xba\xbe"),
+        bytes("LUKS"), bytes("WithoutFreeSpace\1\0\0\0"), bytes("version=4"), bytes("x\nversion=1"),
+        bytes("#!/bin/sh\necho"), bytes("\0\0\0\0")})
     CHECK(format_of(header) == "raw");
-  CHECK(format_of(at(0x41, "\x7f\x10\xda\xbe"sv)) == "raw");
+  CHECK(format_of(at(0x41, bytes("\x7f\x10\xda\xbe"))) == "raw");
 }
 
 TEST_CASE("every beginning of a header is looked at safely") {
