@@ -59,6 +59,14 @@ struct Start {
   Daemonizer daemonizer;
 };
 
+PidFile make_pid_file(const std::string& path) {
+  try {
+    return PidFile(path);
+  } catch (Error& error) {
+    throw std::move(error).prepend("cannot create PID file: ");
+  }
+}
+
 // Yields the process's exit status.
 Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
   PidFile pid_file;
@@ -69,7 +77,7 @@ Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
       daemon.request_shutdown();
     }
     if (!daemon.is_shutting_down()) {
-      if (start.line.pidfile) pid_file = PidFile(*start.line.pidfile);
+      if (start.line.pidfile) pid_file = make_pid_file(*start.line.pidfile);
       if (start.line.user) become_user(*start.line.user);
       start.daemonizer.ready();
       notify_service_manager("READY=1\nSTATUS=Serving");

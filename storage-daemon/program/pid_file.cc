@@ -36,7 +36,8 @@ void write_pid(int fd) {
 
 PidFile::PidFile(const std::string& path) {
   try {
-    path_ = std::filesystem::absolute(path);
+    std::error_code unknown;  // opening the file says what is wrong
+    path_ = std::filesystem::absolute(path, unknown);
     // Whoever ended in between has removed the file that was opened here.
     do {
       fd_ = UniqueFd(::open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, S_IRUSR | S_IWUSR));
@@ -44,9 +45,9 @@ PidFile::PidFile(const std::string& path) {
       lock(fd_.get());
     } while (!is_still_at(fd_.get(), path_));
     write_pid(fd_.get());
-  } catch (Error& error) {
+  } catch (const Error&) {
     path_.clear();
-    throw std::move(error).prepend("cannot create PID file: ");
+    throw;
   }
 }
 

@@ -1,39 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """strata-nbd beside qemu-nbd: the same words, the same exit codes, the same service."""
 
+import functools
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from support.program import ROOT, is_oracle, slow_factor
-from support.tools import nbdinfo, qemu_io, run
+from support.tools import nbdinfo, qemu_io, run, wait_until
 
 pytestmark = pytest.mark.skipif(is_oracle(), reason="tests our own tools")
 
 OURS = str(ROOT / os.environ.get("STRATA_BUILD", "build") / "bin/compat/qemu-nbd")
 SIZE = 1 << 20
 
-REFUSED = [
-    [], ["-Z"], ["--nosuch"], ["a.img", "b.img"], ["-f", "raw", "nofile"],
-    ["--image-opts", "-f", "raw", "a.img"], ["-e", "x", "a.img"], ["-e", "-1", "a.img"],
-    ["-f", "raw", "-p", "x", "a.img"], ["-k", "relative", "a.img"], ["--cache=foo", "a.img"],
-    ["-n", "--cache=none", "a.img"], ["--aio=foo", "a.img"],
-    ["--aio=threads", "--aio=threads", "a.img"],
-    ["--discard=foo", "a.img"], ["--discard=on", "--discard=on", "a.img"],
-    ["--detect-zeroes=foo", "a.img"], ["--detect-zeroes=unmap", "a.img"], ["-L", "a.img"],
-    ["-L", "-x", "foo"], ["-L", "--fork"], ["-L", "-k", "/nosuch/socket"], ["-o", "2M", "a.img"],
-    ["-o", "x", "a.img"], ["-f", "raw", "-o", "2097152", "a.img"],
-    ["-f", "raw", "-B", "b", "a.img"],
-    ["--tls-authz=x", "a.img"], ["--tls-creds=x", "a.img"], ["--tls-hostname=x", "a.img"],
-    ["-f", "raw", "-l", "snap", "a.img"], ["--object", "foo,id=x", "a.img"],
-    ["--selinux-label=x", "a.img"], ["-c", "/dev/nbd0", "--tls-creds=x", "a.img"],
-    ["-d", "/nosuch/nbd0"], ["-f", "raw", "-c", "/nosuch/nbd0", "a.img"],
-    ["-x", "x" * 4097, "a.img"],
-]
+def refused():
+    """The command lines of nbd_refused.txt."""
+    text = Path(__file__).with_name("nbd_refused.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def words_of(line, place):
+    words = [word.replace("{place}", str(place)).replace("LONG4097", "x" * 4097)
+             for word in shlex.split(line if line != "(nothing)" else "")]
+    # Nothing listens at the port that others may be at, too, where it does not matter.
+    where = re.compile("-[kpbLcdhVZ]|--(nosuch|socket|port|bind|connect|list)")
+    if not words or any(where.match(word) for word in words):
+        return words
+    return ["-k", str(place / "sock"), *words]
 
 
 @pytest.fixture
@@ -43,18 +44,31 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def serve(place):
-    """Starts servers on place/sock; each must be gone, or is ended, after the test."""
+def images(place):
+    (place / "dir").mkdir()
+    for words in ("create -q -f qcow2 q.qcow2 1M", "snapshot -c s1 q.qcow2",
+                  "bitmap --add q.qcow2 b"):
+        run("qemu-img", *words.split(), cwd=place)
+    return place
+
+
+def listens(path):
+    """Whether there is a Unix socket, and somebody listens."""
+    ends_with_path = re.compile(rf"^\S+ \S+ \S+ 00010000 .* {re.escape(str(path))}$", re.MULTILINE)
+    return ends_with_path.search(Path("/proc/net/unix").read_text(encoding="utf-8")) is not None
+
+
+@pytest.fixture
+def serve_in():
+    """Starts servers on DIRECTORY/sock; each must be gone, or is ended, after the test."""
     running = []
 
-    def start(*arguments, program=OURS):
-        process = subprocess.Popen([program, "-k", str(place / "sock"), *map(str, arguments)],
-                                   cwd=place, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def start(directory, *arguments, program=OURS):
+        process = subprocess.Popen([program, "-k", str(directory / "sock"), *map(str, arguments)],
+                                   cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         running.append(process)
-        deadline = time.monotonic() + 30 * slow_factor()
-        while not (place / "sock").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: listens(directory / "sock") or process.poll() is not None, "a socket")
+        assert process.poll() is None
         return process
 
     yield start
@@ -63,22 +77,117 @@ def serve(place):
         process.wait()
 
 
+@pytest.fixture
+def serve(place, serve_in):
+    return functools.partial(serve_in, place)
+
+
 def uri(place, name=""):
     return f"nbd+unix:///{name}?socket={place}/sock"
 
 
-@pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
-def test_is_refused_in_the_same_words(place, arguments):
-    ours = run(OURS, *arguments, check=False, cwd=place, timeout=20)
-    theirs = run("qemu-nbd", *arguments, check=False, cwd=place, timeout=20)
-    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+@pytest.mark.parametrize("line", refused(), ids=lambda line: line[:60])
+def test_is_refused_in_the_same_words(images, line):
+    words = words_of(line, images)
+    ours, theirs = (run(program, *words, check=False, cwd=images, timeout=20)
+                    for program in (OURS, "qemu-nbd"))
+    assert (ours.returncode, ours.stdout.replace(OURS, "qemu-nbd")) == (
+        theirs.returncode, theirs.stdout)
 
 
 def test_help_and_version():
     ours, theirs = (run(program, "--help").stdout for program in (OURS, "qemu-nbd"))
     options = re.compile(r"--[a-z-]+")
     assert set(options.findall(theirs)) <= set(options.findall(ours))
-    assert run(OURS, "--version").stdout.startswith("qemu-nbd version ")
+    assert run(OURS, "--version").stdout.startswith("qemu-nbd 10.2.")
+
+
+SERVED = [
+    "-f raw a.img", "-r -f raw a.img", "-A -f raw a.img", "-x n -D 'some text' -f raw a.img",
+    "-o 65536 -f raw a.img", "-o 0x200 -f raw a.img", "-o 0x100000 -f raw a.img", "-o 512 q.qcow2",
+    "-s -f raw a.img", "-s -f qcow2 q.qcow2", "-r -s -f raw a.img", "-e 0 -f raw a.img",
+    "-e 5 -f raw a.img", "-e 1 -f raw a.img", "-f qcow2 q.qcow2", "-r -B b -f qcow2 q.qcow2",
+    "-B b -f qcow2 q.qcow2", "-A -B b -B c -r -f qcow2 q.qcow2", "-l s1 q.qcow2", "-l 1 q.qcow2",
+    "-l snapshot.id=1 q.qcow2", "-l snapshot.name=s1 -f qcow2 q.qcow2",
+    "-l snapshot.id=1,snapshot.name=s1 q.qcow2", "-l s1 -A q.qcow2", "--cache=none -f raw a.img",
+    "--cache=writeback -f raw a.img", "--cache=writethrough -f raw a.img",
+    "--cache=directsync -f raw a.img", "-n -f raw a.img", "--aio=threads -f raw a.img",
+    "--aio=native -n -f raw a.img", "--aio=io_uring -f raw a.img", "--discard=unmap -f raw a.img",
+    "--discard=off -f raw a.img", "--detect-zeroes=on -f raw a.img",
+    "--discard=unmap --detect-zeroes=unmap -f raw a.img",
+    "--discard=unmap --detect-zeroes=unmap -f qcow2 q.qcow2",
+    "--image-opts driver=qcow2,file.filename=q.qcow2",
+    "--image-opts driver=raw,file.filename=a.img,offset=512,size=1024",
+    "-f raw odd.img", "-f raw empty.img", "--object secret,id=s,data=x -f raw a.img",
+    "-v -r -f raw a.img", "-f qcow2 over.qcow2", "-A -f qcow2 over.qcow2", "-s -A over.qcow2",
+]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A directory of the images that are served."""
+    directory = tmp_path_factory.mktemp("images") / "images"
+    directory.mkdir()
+    (directory / "a.img").write_bytes(b"\x07" * SIZE)
+    (directory / "odd.img").write_bytes(b"\x07" * 1000)
+    (directory / "empty.img").write_bytes(b"")
+    for line in ("img create -q -f qcow2 q.qcow2 1M", "io -c 'write -P 3 0 128k' q.qcow2",
+                 "img snapshot -c s1 q.qcow2", "img bitmap --add q.qcow2 b",
+                 "img bitmap --add q.qcow2 c", "io -c 'write -P 4 64k 128k' q.qcow2",
+                 "img create -q -f qcow2 -b q.qcow2 -F qcow2 over.qcow2",
+                 "io -c 'write -P 9 512k 64k' over.qcow2"):
+        run(*shlex.split(f"qemu-{line}"), cwd=directory)
+    return directory
+
+
+def what_is_seen(directory, name):
+    """All that clients can find out about an export, and what comes of writing to it."""
+    uri_here = f"nbd+unix:///{name}?socket={directory}/sock"
+    info = nbdinfo(uri_here, "--list")
+    for export in info["exports"]:
+        del export["uri"]
+    seen = [info, run("qemu-nbd", "-L", "-k", directory / "sock").stdout]
+    words = run("qemu-img", "map", "--output=json", uri_here).stdout
+    commands = ("read 0 64k", "write -P 0 0 64k", "write -z 64k 64k", "discard 256k 64k",
+                "write -z -u 320k 64k", "write -P 5 128k 64k", "read -P 5 128k 64k", "flush",
+                "read 1M 512")
+    reads_only = ["-r"] if all(export["is_read_only"] for export in info["exports"]) else []
+    words += run("qemu-io", *reads_only, "-f", "raw", *(f"-c{command}" for command in commands),
+                 uri_here, check=False).stdout
+    words = re.sub(r"[\d.]+ [a-zA-Z]*, [\d.]+ ops; .*|\d+ ops; .*", "", words)
+    return seen + [words.replace(str(directory), "DIRECTORY")]
+
+
+@pytest.mark.parametrize("line", SERVED)
+def test_is_served_as_qemu_nbd_serves_it(template, tmp_path, serve_in, line):
+    results = []
+    name = "n" if "-x" in line else ""
+    for program in (OURS, shutil.which("qemu-nbd")):
+        directory = Path(shutil.copytree(template, tmp_path / Path(program).parent.name))
+        process = serve_in(directory, "-t", *shlex.split(line), program=program)
+        seen = what_is_seen(directory, name)
+        process.terminate()
+        assert process.wait(30 * slow_factor()) == 0
+        run("qemu-img", "convert", "-O", "raw", "q.qcow2", "q.raw", cwd=directory)
+        results.append((seen, [(directory / name).read_bytes() for name in
+                               ("a.img", "odd.img", "empty.img", "q.raw")],
+                        process.stderr.read().replace(program.encode(), b"qemu-nbd")))
+    assert results[0][0] == results[1][0]
+    assert results[0][1:] == results[1][1:]
+
+
+def test_traces(place, serve):
+    process = serve("-T", "blk_co_preadv", "--trace", f"nosuch,file={place}/log", "-f", "raw",
+                    "a.img")
+    qemu_io(uri(place), "read -P 7 0 1M")
+    assert process.wait(30 * slow_factor()) == 0
+    warning = b"warning: trace event 'nosuch' does not exist\n"
+    assert process.stderr.read().endswith(warning)
+    assert "blk_co_preadv" in (place / "log").read_text(encoding="utf-8")
+
+
+def test_a_trace_points_names_are_told():
+    assert "blk_co_preadv" in run(OURS, "--trace", "help").stdout.split()
 
 
 def test_ends_with_its_only_client(place, serve):

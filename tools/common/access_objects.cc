@@ -5,6 +5,7 @@
 
 #include "block/base/error.h"
 #include "qapi/types_qom.h"
+#include "tools/common/objects.h"
 
 namespace strata::tools {
 namespace {
@@ -59,7 +60,7 @@ bool define_access_object(const qapi::ObjectOptions& object, const FindPassword&
 std::shared_ptr<TlsCredentials> find_defined_credentials(const std::string& id) {
   auto found = defined().credentials.find(id);
   if (found != defined().credentials.end()) return found->second;
-  if (defined().authorizations.contains(id))
+  if (defined().authorizations.contains(id) || find_defined_secret(id))
     throw Error("Object with id '{}' is not TLS credentials", id);
   throw Error("No TLS credentials with id '{}'", id);
 }

@@ -42,8 +42,8 @@ void report(std::string_view prefix, const Error& error) {
   if (!error.hint_text().empty()) std::fputs(error.hint_text().c_str(), stderr);
 }
 
-void print_version() {
-  fmt::print("{} version {} (Strata {})\n", program_name(), kQemuVersion, kVersion);
+void print_version(std::string_view word) {
+  fmt::print("{}{} {} (Strata {})\n", program_name(), word, kQemuVersion, kVersion);
 }
 
 }  // namespace strata::tools

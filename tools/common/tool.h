@@ -43,6 +43,6 @@ void report(const Error& error);
 void report(std::string_view prefix, const Error& error);
 
 // "PROGRAM version V" and what QEMU's tools say of themselves.
-void print_version();
+void print_version(std::string_view word = " version");
 
 }  // namespace strata::tools

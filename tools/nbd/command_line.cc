@@ -8,7 +8,10 @@
 #include <cstdio>
 #include <vector>
 
+#include "block/base/log.h"
+#include "block/base/trace.h"
 #include "block/nbd/protocol.h"
+#include "storage-daemon/program/trace_option.h"
 #include "tools/common/objects.h"
 
 namespace strata::tools {
@@ -92,17 +95,29 @@ void take_snapshot(const std::string& value, NbdCommandLine& line) {
     line.any_snapshot = value;
     return;
   }
-  std::string_view left = value;
-  while (!left.empty()) {
-    std::string_view part = left.substr(0, left.find(','));
-    left.remove_prefix(std::min(part.size() + 1, left.size()));
-    if (part.starts_with("snapshot.id="))
-      line.snapshot_id = std::string(part.substr(12));
-    else if (part.starts_with("snapshot.name="))
-      line.snapshot_name = std::string(part.substr(14));
-    else
-      throw Error("Invalid parameter '{}'", part.substr(0, part.find('=')));
+  auto refuse = [&value](std::string_view name) {
+    log_error("Invalid parameter '{}'", name);
+    throw Error("Failed in parsing snapshot param `{}'", value);
+  };
+  for (const auto& [root, parts] : parse_image_options(value)) {
+    if (root != "snapshot" || !parts.is_object()) refuse(root);
+    for (const auto& [name, text] : parts.as_object()) {
+      if (!text.is_string() || (name != "id" && name != "name"))
+        refuse(fmt::format("{}.{}", std::string_view(root), std::string_view(name)));
+      (name == "id" ? line.snapshot_id : line.snapshot_name) = std::string(text.as_string());
+    }
   }
+}
+
+// Takes effect at once. False where only help was wanted.
+bool take_trace(const std::string& value) {
+  TraceOption option = parse_trace_option(value);
+  if (option.help) {
+    for (const std::string& name : trace_point_names()) fmt::print("{}\n", name);
+    return false;
+  }
+  for (const std::string& warning : apply_trace_option(option)) log_warning("{}", warning);
+  return true;
 }
 
 class Parser {
@@ -147,12 +162,16 @@ NbdCommandLine Parser::parse(int argc, char** argv) {
       return ended(0);
     }
     if (found == 'V') {
-      print_version();
+      print_version("");  // no "version", unlike the other tools
       return ended(0);
     }
     if (found == '?') {
       log_error("Try `{} --help' for more information.", program_name());
       return ended(1);
+    }
+    if (found == 'T') {
+      if (!take_trace(optarg)) return ended(0);
+      continue;
     }
     take(found, optarg != nullptr ? optarg : "");
   }
@@ -205,15 +224,15 @@ void Parser::take_image_option(int found, const std::string& value) {
             "unmap");
       break;
     case 'o': {
-      auto offset = parse_number<uint64_t>(value, 0);
-      if (!offset || *offset > INT64_MAX) throw Error("Invalid offset '{}'", value);
-      line_.offset = *offset;
-      line_.has_export_settings = true;
+      bool is_negative = value.starts_with('-');
+      auto offset = parse_number<uint64_t>(std::string_view(value).substr(is_negative ? 1 : 0), 0);
+      if (!offset) throw Error("Invalid offset '{}'", value);
+      line_.offset = is_negative ? -*offset : *offset;
+      line_.has_export_settings |= line_.offset != 0;
       break;
     }
     case 'r':
       line_.flags.writable = false;
-      line_.has_export_settings = true;
       break;
     case 'f':
       line_.format = value;
@@ -274,7 +293,7 @@ void Parser::take_server_option(int found, const std::string& value) {
       line_.has_export_settings = true;
       break;
     case 'B':
-      line_.bitmaps.push_back(value);
+      line_.bitmaps.insert(line_.bitmaps.begin(), value);  // the last one is the first in lists
       line_.has_export_settings = true;
       break;
     case 'c':
@@ -311,8 +330,8 @@ void Parser::take_server_option(int found, const std::string& value) {
 
 void Parser::check_list(bool has_image) const {
   if (has_image) throw Error("List mode is incompatible with a file name");
-  if (line_.has_export_settings || line_.connect || line_.flags.snapshot || line_.persistent ||
-      line_.shared != 1)
+  if (line_.has_export_settings || line_.connect || disconnect_ || line_.format || has_cache_ ||
+      has_aio_ || has_discard_)
     throw Error("List mode is incompatible with per-device settings");
   if (line_.fork) throw Error("List mode is incompatible with forking");
 }

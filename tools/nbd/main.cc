@@ -74,13 +74,6 @@ int disconnect(const std::string& device) {
   return 0;
 }
 
-// A kernel without NBD says so before anything is served.
-void check_device(const std::string& device) {
-  UniqueFd fd(::open(device.c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd) throw Error("Failed to open {}: {}", device, Error::describe_errno(errno));
-  throw Error("Failed to set NBD socket: connecting kernel devices is not built in");
-}
-
 int run(int argc, char** argv) {
   std::setlocale(LC_ALL, "");
   set_program_name(argv[0]);
@@ -90,7 +83,6 @@ int run(int argc, char** argv) {
   if (line.exit) return *line.exit;
   if (line.disconnect) return disconnect(*line.disconnect);
   start.passed = activated_socket(line);
-  if (line.connect) check_device(*line.connect);
   Daemonizer daemonizer;
   if (line.fork) daemonizer.begin();
   start.ready = [&daemonizer, &line] { daemonizer.ready(line.verbose); };

@@ -59,7 +59,7 @@ nbd_export::TlsPolicy tls_policy(const NbdCommandLine& line) {
 ImageSource source_of(const NbdCommandLine& line) {
   ImageSource source;
   if (line.image_options)
-    source.options = parse_image_options(line.image);
+    source.options = parse_image_options(line.image, "file");
   else
     source.filename = line.image;
   source.format = line.format;
@@ -69,6 +69,11 @@ ImageSource source_of(const NbdCommandLine& line) {
 
 // The image from `offset` on.
 Task<NodePtr> open_window(Tool& tool, NodePtr image, uint64_t offset, bool writable) {
+  if (offset > INT64_MAX)
+    throw Error("Parameter 'offset' expects a non-negative number below 2^64")
+        .hint(
+            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+            "and exabytes, respectively.\n");
   qapi::BlockdevOptions options;
   options.select(qapi::BlockdevDriver::raw);
   options.read_only = !writable;
@@ -95,7 +100,6 @@ Task<std::unique_ptr<Backend>> open_whole(Tool& tool, const NbdCommandLine& line
   try {
     image = co_await open_backend(tool, source_of(line), line.flags);
   } catch (Error& error) {
-    if (line.image_options) throw;
     throw std::move(error).prepend(fmt::format("Failed to blk_new_open '{}': ", line.image));
   }
   co_return image;
@@ -148,8 +152,16 @@ Task<void> end_on_signal(MainLoop& loop, int fd, CancelToken cancel, Event& end)
   if (co_await watch.readable(cancel)) end.set();
 }
 
+// A kernel without NBD says so before anything is served.
+[[noreturn]] void refuse_device(const std::string& device) {
+  UniqueFd fd(::open(device.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) throw Error("Failed to open {}: {}", device, Error::describe_errno(errno));
+  throw Error("Failed to set NBD socket: connecting kernel devices is not built in");
+}
+
 Task<std::vector<ListeningSocket>> listen(Tool& tool, const NbdStart& start) {
   std::vector<ListeningSocket> sockets;
+  if (start.line.connect) co_return sockets;  // no client comes from outside
   if (start.passed) {
     sockets.push_back({UniqueFd(*start.passed), SocketFile()});
     co_return sockets;
@@ -179,6 +191,7 @@ SocketAddress nbd_address(const NbdCommandLine& line) {
 Task<int> serve_image(Tool& tool, NbdStart& start) {
   const NbdCommandLine& line = start.line;
   nbd_export::TlsPolicy tls = tls_policy(line);
+  std::vector<ListeningSocket> sockets = co_await listen(tool, start);
   std::unique_ptr<Backend> backend = co_await open_served(tool, line);
   std::optional<Error> failure;
   CancelSource stop_watching;
@@ -187,6 +200,7 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
   std::shared_ptr<NbdExport> served;
   Backend& image = *backend;
   try {
+    if (line.connect) refuse_device(*line.connect);
     ExportSettings settings = settings_of(line);
     for (const std::string& name : line.bitmaps)
       settings.bitmaps.push_back(
@@ -194,7 +208,6 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
     served = std::make_shared<NbdExport>(std::move(backend), std::move(settings));
     nbd_export::ServerLimits limits{.max_connections = static_cast<uint32_t>(line.shared),
                                     .handshake_seconds = line.handshake_seconds};
-    std::vector<ListeningSocket> sockets = co_await listen(tool, start);
     End end(line);
     server = std::make_unique<NbdServer>(tool.loop(), limits, std::move(tls), std::move(sockets),
                                          [](std::string_view text) { log_error("{}", text); });
