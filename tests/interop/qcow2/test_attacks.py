@@ -147,7 +147,9 @@ def test_s8_zeroes_behind_the_end_of_a_file_that_grows(start, tmp_path, aio, clu
         assert client.request(CMD_FLUSH)[0] == 0
         for at in range(0, len(model), MIB):
             assert client.read(at, MIB) == model[at:at + MIB], at
-    daemon.stop()
+    daemon.qmp.cmd("block-export-del", {"id": "exp0", "mode": "hard"})
+    daemon.wait_for(lambda: not daemon.qmp.cmd("query-block-exports"), "the end of the export")
+    daemon.qmp.cmd("blockdev-del", {"node-name": "disk"})
     raw = tmp_path / "t.raw"
     run("qemu-img", "check", path)
     run("qemu-img", "convert", "-O", "raw", path, raw)
