@@ -50,3 +50,24 @@ def test_completion_of_the_image_tool_completes():
     """
     run = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert run.stdout.split("\n")[:2] == ["convert", "qcow2"], run
+
+
+def test_completion_of_the_nbd_server_completes():
+    script = f"""
+        source {ROOT}/docs/completion/strata-nbd
+        COMP_WORDS=(strata-nbd --pers); COMP_CWORD=1
+        _strata_nbd; echo "${{COMPREPLY[@]}}"
+        COMP_WORDS=(strata-nbd --cache = writet); COMP_CWORD=3
+        _strata_nbd; echo "${{COMPREPLY[@]}}"
+        COMP_WORDS=(strata-nbd -f q); COMP_CWORD=2
+        _strata_nbd; echo "${{COMPREPLY[@]}}"
+    """
+    run = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert run.stdout.split("\n")[:3] == ["--persistent", "writethrough", "qcow2"], run
+
+
+def test_manual_of_the_nbd_server_names_every_option_of_its_completion():
+    text = (MAN.parent / "strata-nbd.1").read_text().replace("\\-", "-")
+    completion = (ROOT / "docs/completion/strata-nbd").read_text()
+    for option in set(re.findall(r"--[a-z]{3}[a-z-]+", completion)):
+        assert option in text, option
