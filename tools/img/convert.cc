@@ -124,6 +124,7 @@ void take_copy_option(int option, const Words& words, Request& request) {
       break;
     case 'C':
       request.copy.in_host = true;
+      request.copy.scan_data = false;
       break;
     case 'n':
       request.reuse_target = true;

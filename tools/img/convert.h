@@ -23,6 +23,7 @@ struct CopyOptions {
   bool salvage = false;         // what cannot be read becomes zeroes
   bool quiet = false;
   bool compressed = false;
+  bool scan_data = true;            // for such runs; else only what the source knows of them
   bool in_host = false;             // copied by the host itself, where it can
   bool target_has_backing = false;  // what the source has from its backing file is left to it
   uint64_t bytes_per_second = 0;    // 0: no limit

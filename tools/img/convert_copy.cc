@@ -192,7 +192,7 @@ Task<void> ImageCopy::write_zeroes(uint64_t offset, uint64_t bytes) {
 Task<void> ImageCopy::write(uint64_t offset, const std::byte* buffer, uint64_t bytes) {
   while (bytes != 0) {
     Run run{false, bytes};
-    if (options_.sparse_bytes != 0)
+    if (options_.sparse_bytes != 0 && options_.scan_data)
       run = next_run(buffer, bytes, offset, unit_, options_.sparse_bytes);
     if (run.zero) {
       co_await write_zeroes(offset, run.bytes);
