@@ -120,7 +120,8 @@ class Writer {
     put(type);
     put(static_cast<uint32_t>(data.size()));
     put_bytes(data);
-    pad_to((bytes_.size() + 7) / 8 * 8);
+    // As whoever reads it counts: where the header is of an odd length, nothing is aligned.
+    bytes_.resize(bytes_.size() + (8 - data.size() % 8) % 8);
   }
   void extension(uint32_t type, std::string_view text) {
     extension(type, std::as_bytes(std::span(text)));
