@@ -52,7 +52,7 @@ PidFile::PidFile(const std::string& path) {
 }
 
 PidFile::~PidFile() {
-  if (fd_) ::unlink(path_.c_str());
+  if (fd_ && !path_.empty()) ::unlink(path_.c_str());
 }
 
 }  // namespace strata

@@ -7,7 +7,7 @@
 
 namespace strata {
 
-// Holds the process's id; locked and there as long as this object is.
+// Holds the process's id; locked as long as this object is there, and then removed.
 class PidFile {
  public:
   PidFile() noexcept = default;
@@ -20,6 +20,8 @@ class PidFile {
     return *this;
   }
   ~PidFile();
+  // It stays behind.
+  void keep() noexcept { path_.clear(); }
 
  private:
   std::string path_;  // absolute, as the process may change its directory

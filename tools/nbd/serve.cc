@@ -217,6 +217,7 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
     server->begin();
     PidFile pid_file;
     if (line.pid_file) pid_file = PidFile(*line.pid_file);
+    pid_file.keep();  // as qemu-nbd's: whoever reads it to end the server may remove it
     start.ready();
     watching.spawn(
         end_on_signal(tool.loop(), start.signals.get(), stop_watching.token(), end.reached));
