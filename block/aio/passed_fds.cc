@@ -66,15 +66,21 @@ UniqueFd PassedFds::take_socket(const std::string& str) {
   int fd = find(str);
   if (!available_.contains(fd) || !is_socket(fd))
     throw Error("File descriptor '{}' is not a socket", str);
-  available_.erase(fd);
-  return UniqueFd(fd);
+  return hand_out(fd);
 }
 
 UniqueFd PassedFds::take(const std::string& name) noexcept {
   auto named = names_.find(name);
-  if (named == names_.end() || available_.erase(named->second) == 0) return UniqueFd();
+  if (named == names_.end() || !available_.contains(named->second)) return UniqueFd();
   ::fcntl(named->second, F_SETFD, FD_CLOEXEC);
-  return UniqueFd(named->second);
+  return hand_out(named->second);
+}
+
+// Its number may be another's one day, which its names must not lead to.
+UniqueFd PassedFds::hand_out(int fd) noexcept {
+  available_.erase(fd);
+  std::erase_if(names_, [fd](const auto& entry) { return entry.second == fd; });
+  return UniqueFd(fd);
 }
 
 }  // namespace strata

@@ -38,6 +38,7 @@ class PassedFds {
 
  private:
   int find(const std::string& str) const;
+  UniqueFd hand_out(int fd) noexcept;
 
   std::set<int> available_;
   std::map<std::string, int, std::less<>> names_;

@@ -150,6 +150,20 @@ def test_a_server_on_a_socket_that_was_handed_over(daemon):
     assert qmp.error("closefd", fdname="door") == "File descriptor named 'door' not found"
 
 
+def test_a_name_that_was_used_leads_to_no_later_descriptor(daemon, opened):
+    qmp = daemon.qmp
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        for name, listener in (("first", first), ("second", second)):
+            listener.bind(daemon.file(name))
+            listener.listen()
+        qmp.with_fds(first.fileno()).cmd("getfd", fdname="first")
+        qmp.cmd("closefd", fdname="first")
+        qmp.with_fds(second.fileno()).cmd("getfd", fdname="second")  # gets the same number
+        assert "first" in qmp.error("nbd-server-start",
+                                    addr={"type": "fd", "data": {"str": "first"}})
+        qmp.cmd("nbd-server-start", addr={"type": "fd", "data": {"str": "second"}})
+
+
 def test_descriptors_nobody_asked_for_do_not_pile_up(daemon, opened):
     before = daemon.fds()
     for _ in range(40):
