@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -14,7 +15,7 @@ import pytest
 
 from support import nbd_wire as wire
 from support.program import ROOT, is_oracle, slow_factor
-from support.tools import run, wait_until
+from support.tools import is_listening, run, wait_until
 
 pytestmark = pytest.mark.skipif(is_oracle(), reason="tests our own tools")
 
@@ -46,7 +47,7 @@ def server():
     def start(*command, path):
         process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL)
         running.append(process)
-        wait_until(lambda: os.path.exists(path) or process.poll() is not None, path)
+        wait_until(lambda: is_listening(path) or process.poll() is not None, path)
         assert process.poll() is None
         return process
 
@@ -168,6 +169,38 @@ def test_request_waits_for_a_server_that_comes_back(daemon, place, server):
         assert client.read(8192, 4096) == b"\x42" * 4096
     # The last flush needs the server, which would be waited for.
     assert daemon.quit() == 0
+
+
+@pytest.mark.parametrize("end", ["quit", "SIGTERM"])
+def test_daemon_without_changes_ends_at_once_though_its_server_is_gone(daemon, place, server, end):
+    sock = str(place / "sock")
+    first = server(*peer("qemu-nbd", place, sock), path=sock)
+    add_client(daemon, sock, **{"reconnect-delay": 600})
+    with wire.NBD(daemon.nbd_path) as client:
+        client.open("disk")
+        assert client.write(0, bytes(512)) == 0
+        assert client.request(wire.CMD_FLUSH)[0] == 0
+        client.read(0, 512)
+        first.kill()
+        first.wait()
+        if end == "quit":
+            assert daemon.quit() == 0
+        else:
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait() == 0
+
+
+def test_flush_is_sent_after_each_kind_of_change_and_only_then(place, server):
+    """nbdkit's log tells which requests came."""
+    sock = str(place / "sock")
+    log = place / "log"
+    server("nbdkit", "-f", "-U", sock, "--filter=log", "file", place / "disk.img",
+           f"logfile={log}", path=sock)
+    strata_io(f"nbd+unix:///?socket={sock}", "flush", "write 0 64k", "flush", "flush",
+              "write -z 0 64k", "flush", "discard 0 64k", "flush", "read 0 64k", "flush")
+    wait_until(lambda: " Close " in log.read_text() or "Disconnect" in log.read_text(), "the end")
+    found = re.findall(r" (Write|Zero|Trim|Flush) id=", log.read_text())
+    assert found == ["Write", "Flush", "Zero", "Flush", "Trim", "Flush"]
 
 
 def test_request_fails_at_once_without_a_delay_and_works_later(daemon, place, server):

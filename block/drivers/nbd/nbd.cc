@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/drivers/nbd/nbd.h"
 
+#include <atomic>
 #include <cerrno>
 
 #include "block/base/error.h"
@@ -55,10 +56,15 @@ class NbdDriver final : public Driver {
  private:
   const ExportInfo& info() const noexcept { return client_->info(); }
   Task<Status> make(nbd::Request request, IoVector data = {}) const;
+  Task<Status> change(nbd::Request request, IoVector data = {});
+  Task<Status> flush_changes(uint64_t upto);
   Result<uint64_t> bytes_there(uint64_t offset, uint64_t bytes) const noexcept;
   BlockStatus interpret(uint64_t offset, uint64_t bytes, nbd::Extent extent) const;
 
   std::optional<Client> client_;
+  // How many changes the server has made, and how many of them a flush has covered.
+  std::atomic<uint64_t> changes_{0};
+  std::atomic<uint64_t> flushed_{0};
   qapi::SocketAddress server_;
 };
 
@@ -133,6 +139,12 @@ Task<Status> NbdDriver::make(nbd::Request request, IoVector data) const {
   co_return co_await const_cast<Client&>(*client_).perform(call);
 }
 
+Task<Status> NbdDriver::change(nbd::Request request, IoVector data) {
+  Status status = co_await make(request, data);
+  changes_.fetch_add(1, std::memory_order_release);
+  co_return status;
+}
+
 // Requests keep to the server's alignment and may so reach past the end of what it has.
 Task<Status> NbdDriver::preadv(uint64_t offset, IoVector into, ReadFlags) {
   uint64_t there = offset < info().size ? info().size - offset : 0;
@@ -158,8 +170,8 @@ Task<Status> NbdDriver::pwritev(uint64_t offset, IoVector from, WriteFlags flags
   from = from.slice(0, *there);
   if (from.empty()) return Task<Status>::ready(Status());
   auto wire = static_cast<uint16_t>(flags.has(WriteFlag::fua) ? nbd::kCmdFua : 0);
-  return make({.offset = offset, .length = from.size(), .command = Command::write, .flags = wire},
-              from);
+  return change({.offset = offset, .length = from.size(), .command = Command::write, .flags = wire},
+                from);
 }
 
 Task<Status> NbdDriver::pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) {
@@ -172,10 +184,10 @@ Task<Status> NbdDriver::pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlag
   if (flags.has(WriteFlag::fua)) wire |= nbd::kCmdFua;
   if (!flags.has(WriteFlag::may_unmap)) wire |= nbd::kCmdNoHole;
   if (flags.has(WriteFlag::no_fallback)) wire |= nbd::kCmdFastZero;
-  return make({.offset = offset,
-               .length = bytes,
-               .command = Command::write_zeroes,
-               .flags = static_cast<uint16_t>(wire)});
+  return change({.offset = offset,
+                 .length = bytes,
+                 .command = Command::write_zeroes,
+                 .flags = static_cast<uint16_t>(wire)});
 }
 
 Task<Status> NbdDriver::pdiscard(uint64_t offset, uint64_t bytes) {
@@ -183,12 +195,24 @@ Task<Status> NbdDriver::pdiscard(uint64_t offset, uint64_t bytes) {
   uint64_t there = offset < info().size ? info().size - offset : 0;
   bytes = std::min(bytes, there);
   if (bytes == 0) return Task<Status>::ready(Status());
-  return make({.offset = offset, .length = bytes, .command = Command::trim});
+  return change({.offset = offset, .length = bytes, .command = Command::trim});
 }
 
+// Where nothing has changed since the last one the server is not asked, and not waited for if it is
+// gone.
 Task<Status> NbdDriver::flush() {
-  if (!info().has(nbd::kSendFlush)) return Task<Status>::ready(Status());
-  return make({.command = Command::flush});
+  uint64_t changes = changes_.load(std::memory_order_acquire);
+  if (!info().has(nbd::kSendFlush) || flushed_.load(std::memory_order_relaxed) == changes)
+    return Task<Status>::ready(Status());
+  return flush_changes(changes);
+}
+
+Task<Status> NbdDriver::flush_changes(uint64_t upto) {
+  Status status = co_await make({.command = Command::flush});
+  uint64_t before = flushed_.load(std::memory_order_relaxed);
+  while (status.ok() && before < upto && !flushed_.compare_exchange_weak(before, upto)) {
+  }
+  co_return status;
 }
 
 WriteFlags NbdDriver::zero_flags() const noexcept {
