@@ -13,7 +13,7 @@ import pytest
 
 from support import nbd_wire as wire
 from support.program import ROOT, is_oracle, slow_factor
-from support.tools import run, wait_until
+from support.tools import is_listening, run, wait_until
 
 pytestmark = pytest.mark.skipif(is_oracle(), reason="tests our own client")
 
@@ -99,7 +99,7 @@ def proxied(tmp_path):
         command = SERVERS[name][0].format(sock=sock, image=image)
         process = subprocess.Popen(command.split(), stdin=subprocess.DEVNULL)
         running.append(process)
-        wait_until(lambda: os.path.exists(sock), "the server's socket")
+        wait_until(lambda: is_listening(sock), "the server's socket")
         path = str(tmp_path / "proxy.sock")
         proxy = Proxy(path, sock)
         running.append(proxy)
@@ -226,7 +226,7 @@ def test_a_server_that_is_full_holds_up_one_request_only(daemon, tmp_path):
     process = subprocess.Popen([NBD, "-t", "-e", "2", "-f", "raw", "-k", sock, str(image)],
                                stdin=subprocess.DEVNULL)
     try:
-        wait_until(lambda: os.path.exists(sock), "the server's socket")
+        wait_until(lambda: is_listening(sock), "the server's socket")
         other = wire.NBD(sock)
         with other, serve_in_thread(daemon, sock) as client:
             other.open()

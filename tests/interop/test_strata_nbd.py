@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.program import ROOT, is_oracle, slow_factor
-from support.tools import nbdinfo, qemu_io, run, wait_until
+from support.tools import is_listening, nbdinfo, qemu_io, run, wait_until
 
 pytestmark = pytest.mark.skipif(is_oracle(), reason="tests our own tools")
 
@@ -52,12 +52,6 @@ def images(place):
     return place
 
 
-def listens(path):
-    """Whether there is a Unix socket, and somebody listens."""
-    ends_with_path = re.compile(rf"^\S+ \S+ \S+ 00010000 .* {re.escape(str(path))}$", re.MULTILINE)
-    return ends_with_path.search(Path("/proc/net/unix").read_text(encoding="utf-8")) is not None
-
-
 @pytest.fixture
 def serve_in():
     """Starts servers on DIRECTORY/sock; each must be gone, or is ended, after the test."""
@@ -67,7 +61,8 @@ def serve_in():
         process = subprocess.Popen([program, "-k", str(directory / "sock"), *map(str, arguments)],
                                    cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         running.append(process)
-        wait_until(lambda: listens(directory / "sock") or process.poll() is not None, "a socket")
+        wait_until(lambda: is_listening(directory / "sock") or process.poll() is not None,
+                   "a socket")
         assert process.poll() is None
         return process
 
@@ -265,10 +260,7 @@ def test_socket_of_systemd(place):
                str(place / "a.img")]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30 * slow_factor()
-        while not (place / "sock").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: is_listening(place / "sock"), "the socket")
         qemu_io(uri(place), "read -P 7 0 1M")
         assert process.wait(30 * slow_factor()) == 0
     finally:

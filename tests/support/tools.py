@@ -26,6 +26,13 @@ def wait_until(condition, what, seconds=30):
         time.sleep(0.01)
 
 
+def is_listening(path):
+    """Whether somebody listens on a Unix socket; its file is there a moment before."""
+    with open("/proc/net/unix") as sockets:
+        return any(fields[3] == "00010000" and fields[-1] == str(path)
+                   for fields in map(str.split, sockets) if len(fields) == 8)
+
+
 def nbdinfo(uri, *options):
     """What nbdinfo --json says, with its list of exports."""
     return json.loads(run("nbdinfo", "--json", *options, uri).stdout)
