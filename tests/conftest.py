@@ -28,6 +28,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "strata_only(reason): what QEMU 7.2's daemon has not")
+    config.addinivalue_line("markers", f"seconds(limit): may take longer than {TEST_SECONDS} s")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -66,7 +67,8 @@ class TookTooLong(Exception):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item):
     """No test may hang the suite."""
-    limit = int(TEST_SECONDS * slow_factor())
+    mark = item.get_closest_marker("seconds")
+    limit = int((mark.args[0] if mark else TEST_SECONDS) * slow_factor())
 
     def ring(signum, frame):
         raise TookTooLong(f"took longer than {limit} s")

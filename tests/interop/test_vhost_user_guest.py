@@ -6,11 +6,12 @@ import subprocess
 
 import pytest
 
-from support.guest import Guest, missing
+from support.guest import Guest, make_tools_disk, missing, missing_fio
 from support.program import slow_factor
+from support.tools import is_listening, wait_until
 
 MIB = 1 << 20
-KILLS = int(os.environ.get("STRATA_GUEST_KILLS", "3"))
+KILLS = int(os.environ.get("STRATA_GUEST_KILLS", "20"))
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -79,49 +80,76 @@ def test_guest_uses_qcow2_with_two_queues_and_packed_rings(daemon, boot):
                                          text=True, check=True).stdout
 
 
-# Two writers, each of which compares what it wrote before, round by round, past the page cache.
-LOAD = """
-load() {
-  round=0;
-  while [ ! -e /tmp/stop ]; do
-    round=$((round + 1));
-    dd if=/tmp/data of=/dev/vda bs=16k seek=$((($1 * 64) + round % 32)) count=4
-      skip=$((round % 60)) conv=notrunc oflag=direct 2>/dev/null || exit 1;
-    dd if=/dev/vda bs=16k skip=$((($1 * 64) + round % 32)) count=4 iflag=direct of=/tmp/back$1
-      2>/dev/null || exit 1;
-    dd if=/tmp/data bs=16k skip=$((round % 60)) count=4 of=/tmp/want$1 2>/dev/null;
-    cmp /tmp/back$1 /tmp/want$1 || exit 1;
-    echo $round > /tmp/round$1;
-  done;
-}
+# Round after round of writing the whole disk in random order and comparing it, past the page cache.
+FIO = """
+round=0;
+while [ ! -e /tmp/stop ]; do
+  round=$((round + 1));
+  chroot /tools /usr/bin/fio --name=load --filename=/dev/vda --size=16M --bsrange=4k-64k
+    --rw=randwrite --direct=1 --ioengine=libaio --iodepth=16 --randseed=$round --verify=crc32c
+    --verify_fatal=1 --verify_state_save=0 --thread > /tmp/fio.log 2>&1 || break;
+  echo $round > /tmp/round;
+done;
+[ -e /tmp/stop ]; echo $? > /tmp/end
 """
 
 
+def disk_counters(guest):
+    """Requests that the guest's disk has completed, and those under way."""
+    fields = guest.run("cat /sys/block/vda/stat; [ ! -e /tmp/end ] || cat /tmp/fio.log").split()
+    assert len(fields) < 20, fields
+    return int(fields[0]) + int(fields[4]), int(fields[8])
+
+
+def run_under_load(guest):
+    """Waits until the disk has done some more; some requests are then under way."""
+    before, _ = disk_counters(guest)
+
+    def runs():
+        done, under_way = disk_counters(guest)
+        return done > before + 20 and under_way > 0
+    wait_until(runs, "requests of the guest", 60)
+
+
+@pytest.fixture
+def slow_disk(tmp_path):
+    """The socket of an NBD server that is slower than a guest, but not as slow as the daemon's
+    return: what a killed daemon had asked for is done by then."""
+    sock = str(tmp_path / "slow.sock")
+    (tmp_path / "slow.img").write_bytes(bytes(16 * MIB))
+    process = subprocess.Popen([
+        "qemu-storage-daemon", "--object", "throttle-group,id=slow,x-iops-total=400",
+        "--blockdev", f"driver=file,node-name=file,filename={tmp_path}/slow.img",
+        "--blockdev", "driver=throttle,node-name=disk,file=file,throttle-group=slow",
+        "--nbd-server", f"addr.type=unix,addr.path={sock}",
+        "--export", "type=nbd,id=disk,node-name=disk,writable=on"], stdin=subprocess.DEVNULL)
+    wait_until(lambda: is_listening(sock), sock)
+    yield sock
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.seconds(300)
+@pytest.mark.skipif(bool(missing_fio()), reason=missing_fio())
 @pytest.mark.parametrize("device", ["", ",packed=on"], ids=["split", "packed"])
-def test_guest_does_not_notice_that_the_daemon_is_killed(start, boot, device):
-    daemon = start.prepare("--blockdev",
-                           "driver=file,node-name=disk,filename=disk.img,cache.direct=on")
-    daemon.image(size=64 * MIB)
-    daemon.start()
-    guest = boot(add_export(daemon), device=device).wait_until_up()
-    guest.run("dd if=/dev/urandom of=/tmp/data bs=16k count=64 2>/dev/null")
-    body = one_line(LOAD)
-    guest.run(f"echo '{body}' > /tmp/load.sh; echo 'load $1' >> /tmp/load.sh")
-    guest.run("rm -f /tmp/stop; for n in 0 1 2 3; do (sh /tmp/load.sh $n; echo $? > /tmp/end$n) & "
-              "done")
+def test_guest_does_not_notice_that_the_daemon_is_killed(start, boot, slow_disk, tmp_path,
+                                                         device):
+    """Some requests are always under way when the daemon is killed."""
+    make_tools_disk(tmp_path / "tools.img", "/usr/bin/fio")
+    daemon = start("--blockdev", f"driver=nbd,node-name=disk,server.type=unix,"
+                   f"server.path={slow_disk},export=disk")
+    guest = boot(add_export(daemon), device=device, tools=tmp_path / "tools.img").wait_until_up()
+    guest.mount_tools()
+    guest.run(f"echo '{one_line(FIO)}' > /tmp/load.sh; (sh /tmp/load.sh &)")
     for _ in range(KILLS):
-        before = int(guest.run("cat /tmp/round0 2>/dev/null || echo 0"))
-        guest.run(f"while [ $(cat /tmp/round0 2>/dev/null || echo 0) -le {before + 3} ]; do "
-                  "[ -e /tmp/end0 ] && exit 1; sleep 0.1; done; true")
+        run_under_load(guest)
         daemon.process.kill()
         daemon.process.wait()
         daemon.start()
         add_export(daemon)
-    before = int(guest.run("cat /tmp/round0"))
-    guest.run(f"while [ $(cat /tmp/round0) -le {before + 3} ]; do [ -e /tmp/end0 ] && exit 1; "
-              "sleep 0.1; done; touch /tmp/stop; for n in 0 1 2 3; do while [ ! -e /tmp/end$n ]; "
-              "do sleep 0.1; done; done")
-    assert guest.run("cat /tmp/end0 /tmp/end1 /tmp/end2 /tmp/end3").split() == ["0"] * 4
+    run_under_load(guest)
+    guest.run("touch /tmp/stop; while [ ! -e /tmp/end ]; do sleep 0.1; done")
+    assert guest.run("cat /tmp/end") == "0", guest.run("cat /tmp/fio.log")
     guest.check_log()
 
 

@@ -7,11 +7,13 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 from support.program import slow_factor
 from support.qmp import QMP
+from support.tools import is_listening
 
 TREE = Path(__file__).resolve().parent.parent.parent
 QEMU = "qemu-system-x86_64"
@@ -56,6 +58,30 @@ def missing():
     return ""
 
 
+def missing_fio():
+    """Why a guest cannot have fio; empty if it can."""
+    return "" if shutil.which("fio") else "fio is not installed"
+
+
+def make_tools_disk(path, *programs):
+    """A read-only disk of this host's programs and all that they are linked with; `chroot` into
+    it finds them where they are here."""
+    with tempfile.TemporaryDirectory() as tree:
+        for program in programs:
+            found = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+            for name in [program] + re.findall(r"(/\S+)", found.stdout):
+                target = Path(tree + os.path.realpath(os.path.dirname(name)))
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy(name, target / os.path.basename(name))
+        for name, place in (("lib", "usr/lib"), ("lib64", "usr/lib64"), ("bin", "usr/bin")):
+            os.symlink(place, f"{tree}/{name}")
+        for name in ("dev", "proc", "sys", "tmp"):
+            os.mkdir(f"{tree}/{name}")
+        size = sum(entry.stat().st_size for entry in Path(tree).rglob("*") if entry.is_file())
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, path,
+                        f"{size * 5 // 4096 + 4096}k"], check=True)
+
+
 def cpio_entry(name, mode, data=b""):
     name = name.encode() + b"\0"
     fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0]
@@ -78,12 +104,13 @@ def make_initramfs(root, path):
 
 
 class Guest:
-    """Started by the constructor; `directory` takes its sockets and logs."""
+    """Started by the constructor; `directory` takes its sockets and logs. `tools` is a disk image
+    that it sees as /dev/vdb and mounts at /tools with mount_tools()."""
 
     MEMORY = "192M"
 
     def __init__(self, directory, vhost_path, name="guest", queues=1, device="", incoming=None,
-                 reconnect=True):
+                 reconnect=True, tools=None):
         self.directory = Path(directory)
         self.name = name
         root = kernel_root()
@@ -103,6 +130,9 @@ class Guest:
             "-qmp", f"unix:{self.file(name + '.qmp')},server=on,wait=off",
             "-chardev", f"socket,id=disk,path={vhost_path}" + (",reconnect=1" if reconnect else ""),
             "-device", f"vhost-user-blk-pci,chardev=disk,num-queues={queues}{device}"]
+        if tools:
+            command += ["-drive", f"if=none,id=tools,format=raw,read-only=on,file={tools}",
+                        "-device", "virtio-blk-pci,drive=tools"]
         if incoming:
             command += ["-incoming", incoming]
         with open(self.file(name + ".stderr"), "wb") as stderr:
@@ -125,7 +155,7 @@ class Guest:
 
     def wait_for_socket(self, name):
         limit = time.monotonic() + 20 * slow_factor()
-        while not os.path.exists(self.file(name)):
+        while not is_listening(self.file(name)):
             assert self.process.poll() is None, self.text(".stderr")
             assert time.monotonic() < limit, f"no {name}: {self.text('.stderr')}"
             time.sleep(0.01)
@@ -166,6 +196,11 @@ class Guest:
     def run(self, command, timeout=60):
         self.start(command)
         return self.finish(timeout)
+
+    def mount_tools(self):
+        self.run("mkdir -p /tools && mount -t ext4 -o ro /dev/vdb /tools && "
+                 "for d in dev proc sys; do mount --bind /$d /tools/$d; done && "
+                 "mount -t tmpfs none /tools/tmp")
 
     def take_shell(self, other):
         """Goes on with the shell of a guest that has migrated here."""
