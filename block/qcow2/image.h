@@ -116,6 +116,8 @@ class Image {
   Task<Status> write_zeroes(uint64_t offset, uint64_t bytes, bool may_unmap);
   Task<Status> discard(uint64_t offset, uint64_t bytes);
   Task<Result<Run>> lookup(GuestOffset offset, uint64_t bytes);
+  // For an entry that a lookup found: tells of it. EIO.
+  Status refuse_entry(const Invalid& invalid, GuestOffset at);
   // With encryption, whole sectors. EFBIG: behind what tables can reach.
   Task<Status> load_vm_state(uint64_t offset, IoVector into);
   Task<Status> save_vm_state(uint64_t offset, IoVector from);
@@ -295,7 +297,6 @@ class Image {
   Task<Status> check_in_place(HostOffset at, uint64_t bytes);
   void signal_corruption(std::string message, std::optional<HostOffset> at, uint64_t bytes,
                          bool fatal);
-  void signal_invalid(const Invalid& invalid, GuestOffset at);
   void signal_refcounts();
   void signal_misplaced(const L2Entry& entry, GuestOffset at);
   void free_entry_unaligned(HostOffset at);

@@ -6,37 +6,41 @@
 namespace strata::qcow2 {
 namespace {
 
-Mapping map_data(const MappingRules& rules, const L2Entry& entry, GuestOffset offset) noexcept {
+// Whether the host cluster that the entry names can be one of this guest cluster's.
+bool is_placed(const MappingRules& rules, const L2Entry& entry, GuestOffset offset) noexcept {
   const Geometry& geometry = rules.geometry;
   HostOffset cluster = entry.offset();
-  if (!geometry.is_cluster_aligned(cluster.value)) return Invalid{entry.raw};
-  if (rules.data_file && cluster.value != geometry.offset_of(geometry.cluster_of(offset)).value)
-    return Invalid{entry.raw};
-  return Data{cluster + geometry.in_cluster(offset), entry.copied() || rules.data_file};
+  if (!geometry.is_cluster_aligned(cluster.value)) return false;
+  return !rules.data_file || cluster.value == geometry.offset_of(geometry.cluster_of(offset)).value;
 }
 
 Mapping map_one(const MappingRules& rules, const L2Entry& entry, GuestOffset offset) noexcept {
   const Geometry& geometry = rules.geometry;
+  Invalid invalid{entry.raw};
+  auto placed = [&] { return is_placed(rules, entry, offset); };
+  auto host = [&] { return entry.offset() + geometry.in_cluster(offset); };
   switch (entry.subcluster(geometry.subcluster_of(offset), geometry, rules.data_file)) {
     case SubclusterKind::unallocated:
       return Unallocated{};
     case SubclusterKind::unallocated_allocated:
-      return Unallocated{entry.offset() + geometry.in_cluster(offset)};
+      if (!placed()) return invalid;
+      return Unallocated{host()};
     case SubclusterKind::zero_plain:
-      if (rules.version < 3) return Invalid{entry.raw};
+      if (rules.version < 3) return invalid;
       return Zero{};
     case SubclusterKind::zero_allocated:
-      if (rules.version < 3) return Invalid{entry.raw};
-      return Zero{entry.offset() + geometry.in_cluster(offset)};
+      if (rules.version < 3 || !placed()) return invalid;
+      return Zero{host()};
     case SubclusterKind::normal:
-      return map_data(rules, entry, offset);
+      if (!placed()) return invalid;
+      return Data{host(), entry.copied() || rules.data_file};
     case SubclusterKind::compressed:
-      if (rules.data_file) return Invalid{entry.raw};
+      if (rules.data_file) return invalid;
       return Compressed{entry.extent(geometry)};
     case SubclusterKind::invalid:
       break;
   }
-  return Invalid{entry.raw};
+  return invalid;
 }
 
 // Whether `next`, `bytes` further on, goes on where `first` began.

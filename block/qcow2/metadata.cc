@@ -220,7 +220,7 @@ void Image::signal_refcounts() {
     signal_corruption(refcounts_.corruption(), std::nullopt, 0, true);
 }
 
-void Image::signal_invalid(const Invalid& invalid, GuestOffset at) {
+Status Image::refuse_entry(const Invalid& invalid, GuestOffset at) {
   GuestCluster cluster = geometry_.cluster_of(at);
   HostOffset table = l1_.load(geometry_.l1_index(at)).offset();
   std::string place = fmt::format("L2 offset: {}, L2 index: {}", hex(table.value),
@@ -244,6 +244,7 @@ void Image::signal_invalid(const Invalid& invalid, GuestOffset at) {
   else
     message = fmt::format("Invalid cluster entry found ({})", place);
   signal_corruption(std::move(message), std::nullopt, 0, true);
+  return Status::error(EIO);
 }
 
 // Where somebody was about to write.

@@ -372,8 +372,8 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t by
     if (nothing->host.value != 0) lies_at(nothing->host);
   } else if (run->get_if<qcow2::Compressed>() != nullptr) {
     status.flags = {StatusFlag::data, StatusFlag::compressed};
-  } else if (run->get_if<qcow2::Invalid>() != nullptr) {
-    co_return Status::error(EIO);
+  } else if (const auto* invalid = run->get_if<qcow2::Invalid>()) {
+    co_return image_->refuse_entry(*invalid, qcow2::GuestOffset(offset));
   }
   co_return status;
 }

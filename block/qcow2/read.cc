@@ -166,10 +166,8 @@ Task<Status> Image::read_run(const Run& run, GuestOffset offset, IoVector into) 
   if (run.get_if<Unallocated>() != nullptr) return read_backing(offset, into);
   if (const auto* compressed = run.get_if<Compressed>())
     return read_compressed(compressed->extent, geometry_.in_cluster(offset), into);
-  if (const auto* invalid = run.get_if<Invalid>()) {
-    signal_invalid(*invalid, offset);
-    return Task<Status>::ready(Status::error(EIO));
-  }
+  if (const auto* invalid = run.get_if<Invalid>())
+    return Task<Status>::ready(refuse_entry(*invalid, offset));
   into.fill(std::byte{0});
   return Task<Status>::ready(Status());
 }

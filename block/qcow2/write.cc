@@ -79,10 +79,8 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
     L2Entry entry{invalid->entry, 0};
     bool misplaced = !entry.is_compressed() && entry.copied() &&
                      !geometry_.is_cluster_aligned(entry.offset().value);
-    if (misplaced)
-      signal_misplaced(entry, offset);
-    else
-      signal_invalid(*invalid, offset);
+    if (!misplaced) co_return refuse_entry(*invalid, offset);
+    signal_misplaced(entry, offset);
     co_return Status::error(EIO);
   }
   GuestCluster first = geometry_.cluster_of(offset);
