@@ -7,8 +7,10 @@ import subprocess
 import pytest
 
 from support.nbd_wire import NBD
+from support.program import ROOT
 from support.tools import nbdmap, qemu_io, run
 
+IMG = str(ROOT / os.environ.get("STRATA_BUILD", "build") / "bin/strata-img")
 SIZE = 8 << 20
 
 
@@ -129,6 +131,30 @@ def test_two_daemons_may_read_one_file(daemon, start):
                                    "filename": daemon.file("disk.img")})
     other.serve_nbd()
     other.export("disk")
+
+
+def test_an_image_in_use_can_get_an_overlay(daemon):
+    image = daemon.file("a.qcow2")
+    run("qemu-img", "create", "-f", "qcow2", image, "1M")
+    with subprocess.Popen(["qemu-io", "-f", "qcow2", image], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, bufsize=0) as writer:
+        writer.stdin.write(b"read 0 512\n")
+        while b"512 bytes" not in writer.stdout.readline():
+            pass
+        made = run(IMG, "create", "-f", "qcow2", "-b", image, "-F", "qcow2", daemon.file("o.qcow2"))
+        assert "size=1048576" in made.stdout
+        refused = run(IMG, "info", image, check=False)
+        assert 'Failed to get shared "write" lock' in refused.stdout
+        assert "qemu-io" in refused.stdout  # who it is
+
+
+def test_a_lock_of_ones_own_names_nobody(daemon):
+    image = daemon.file("a.qcow2")
+    run("qemu-img", "create", "-f", "qcow2", image, "1M")
+    refused = run(IMG, "convert", "-n", "-f", "qcow2", "-O", "qcow2", image, image, check=False)
+    assert refused.stdout == (f"strata-img: Could not open '{image}': "
+                              'Failed to get "write" lock\n'
+                              f"Is another process using the image [{image}]?\n")
 
 
 # Block devices.

@@ -182,6 +182,15 @@ class Opener {
   FirstLook backing_file_;
 };
 
+Permissions permissions_for(const OpenFlags& flags) {
+  Permissions permissions{{}, kAllPermissions};
+  if (!flags.metadata_only) permissions.needed |= Permission::consistent_read;
+  if (flags.writable) permissions.needed |= PermissionSet{Permission::write, Permission::resize};
+  if (flags.no_share && !flags.force_share)
+    permissions.shared = permissions.shared.without({Permission::write, Permission::resize});
+  return permissions;
+}
+
 }  // namespace
 
 bool set_cache_mode(OpenFlags& flags, std::string_view mode) {
@@ -236,9 +245,7 @@ Task<std::unique_ptr<Backend>> open_backend(Tool& tool, ImageSource source, Open
   NodePtr node = co_await open_image(tool, std::move(source), below);
   if (flags.snapshot) node = co_await temporary_overlay(tool, std::move(node));
   auto backend = std::make_unique<Backend>(tool.layer());
-  PermissionSet needed = Permission::consistent_read;
-  if (flags.writable) needed |= PermissionSet{Permission::write, Permission::resize};
-  backend->attach(tool.loop(), std::move(node), {needed, kAllPermissions});
+  backend->attach(tool.loop(), std::move(node), permissions_for(flags));
   backend->set_write_cache(!flags.write_through);
   backend->set_copy_on_read(flags.copy_on_read);
   co_return backend;

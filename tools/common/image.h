@@ -33,8 +33,10 @@ struct OpenFlags {
   bool no_backing = false;
   // For whoever checks the image: see OpenContext.
   bool to_check = false;
-  // For information only: NodeOptions.
+  // For information only (NodeOptions): no key is needed, and nobody's lock is in the way of it.
   bool metadata_only = false;
+  // Nobody else may write to it meanwhile, which a format asks for its file but raw does not.
+  bool no_share = false;
   // It will be opened for writing later: the user is warned as then.
   bool will_write = false;
   // The name was found in an image (block/names/backing.h).

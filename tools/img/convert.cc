@@ -37,7 +37,7 @@ struct Request {
   std::optional<SnapshotChoice> snapshot;
   std::optional<int> compression_level;
   std::string target_cache = "unsafe";
-  OpenFlags source_flags;
+  OpenFlags source_flags{.no_share = true};
   CopyOptions copy;
   bool explicit_sparse = false;
   bool image_options = false;
@@ -331,6 +331,8 @@ class Conversion {
       throw Error("Compression not supported for this file format");
     if (request_.compression_level && image != nullptr)
       image->set_compression_level(request_.compression_level);
+    if (request_.bitmaps && image == nullptr)
+      throw Error("Format driver '{}' does not support bitmaps", target_->node().format_name());
     if (target_->length() < size_) throw Error("output file is smaller than input file");
   }
 

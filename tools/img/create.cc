@@ -81,7 +81,8 @@ struct BackingFile {
   std::string format;
 };
 
-// Looks at what will be the backing file: whether it is there, and how long it is.
+// Looks at what will be the backing file: whether it is there, and how long it is. It may be in
+// use, and its key need not be known.
 Task<BackingFile> look_at_backing(Tool& tool, const std::string& filename,
                                   const CreateValues& values) {
   ImageSource source;
@@ -90,7 +91,8 @@ Task<BackingFile> look_at_backing(Tool& tool, const std::string& filename,
   std::optional<Error> failed;
   BackingFile found;
   try {
-    std::unique_ptr<Backend> image = co_await open_backend(tool, std::move(source), {});
+    std::unique_ptr<Backend> image = co_await open_backend(
+        tool, std::move(source), {.force_share = true, .metadata_only = true});
     found = {image->length(), std::string(image->node().format_name())};
     co_await image->close(tool.loop());
   } catch (Error& error) {

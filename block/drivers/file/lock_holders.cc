@@ -109,9 +109,6 @@ std::string describe_lock_holders(int fd, long byte) {
     if (process_holds(process->path(), image, byte))
       holders.push_back(fmt::format("process {} ({})", pid, name_of(process->path())));
   }
-  // What this process holds through another node is in the list only where nobody else is.
-  if (holders.empty() && process_holds(fs::path("/proc") / own, image, byte))
-    holders.push_back("another node of this process");
   if (holders.empty()) return {};
   return fmt::format("The lock is held by {}.\n", fmt::join(holders, ", "));
 }

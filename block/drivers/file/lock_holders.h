@@ -5,9 +5,9 @@
 
 namespace strata {
 
-// Names the processes that hold a lock on `byte` of the open file `fd`, for people: "The lock is
-// held by process 1234 (qemu-img).\n", or nothing where they cannot be found. The kernel does not
-// say to whom an OFD lock belongs, so this looks through /proc; not for the data path.
+// Names the other processes that hold a lock on `byte` of the open file `fd`, for people: "The lock
+// is held by process 1234 (qemu-img).\n", or nothing where there are none to be found. The kernel
+// does not say to whom an OFD lock belongs, so this looks through /proc; not for the data path.
 std::string describe_lock_holders(int fd, long byte);
 
 }  // namespace strata

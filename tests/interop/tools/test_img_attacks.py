@@ -103,7 +103,7 @@ def test_a_backing_name_that_is_json_reads_a_file(tmp_path):
     (tmp_path / "base").write_bytes(b"\5" * 65536)
     name = json.dumps({"driver": "raw", "file": {"driver": "file", "filename": "base"},
                        "read-only": False, "node-name": "mine"})
-    make("-F", "raw", "-b", "json:" + name, "image", cwd=tmp_path)
+    make("-u", "-F", "raw", "-b", "json:" + name, "image", "64k", cwd=tmp_path)
     assert img("convert", "-O", "raw", "image", "out", cwd=tmp_path).returncode == 0
     assert (tmp_path / "out").read_bytes() == b"\5" * 65536
 
