@@ -228,7 +228,8 @@ def test_convert_copies_bitmaps_and_leaves_out_broken_ones_when_told_to(daemon, 
     done = convert(image, target)
     assert done.returncode == 1
     assert done.stderr == ("strata-img: Cannot copy inconsistent bitmap 'broken'\n"
-                           "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove'\n")
+                           "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to "
+                           "delete it\n")
     done = convert(image, target, "--skip-broken-bitmaps")
     assert (done.returncode, done.stderr) == (
         0, "strata-img: warning: Skipping inconsistent bitmap 'broken'\n")

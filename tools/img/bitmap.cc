@@ -142,12 +142,14 @@ Task<int> run_bitmap(Images& images, Words& words) {
   }
   std::vector<std::string> rest = words.rest();
   check(request, rest.size());
-  OpenFlags flags;
-  flags.writable = true;
+  // Bitmaps are of one image alone. The one of which bitmaps come may stand on the one that gets
+  // them.
+  OpenFlags flags{.writable = true, .no_backing = true};
   Backend* image = co_await images.open(rest[0], request.format, request.image_options, flags);
   Backend* source = image;
   if (request.source_file)
-    source = co_await images.open(*request.source_file, request.source_format, false, {});
+    source = co_await images.open(*request.source_file, request.source_format, false,
+                                  {.no_backing = true});
   std::optional<Error> failed;
   const Action* now = nullptr;
   try {

@@ -12,7 +12,7 @@ void check_bitmaps(const Node& from, bool skip_broken) {
   for (auto bitmap = all.rbegin(); bitmap != all.rend(); ++bitmap) {
     if (!(*bitmap)->is_persistent() || !(*bitmap)->is_inconsistent() || skip_broken) continue;
     throw Error("Cannot copy inconsistent bitmap '{}'", (*bitmap)->name())
-        .hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove'\n");
+        .hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it\n");
   }
 }
 
