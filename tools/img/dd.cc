@@ -118,8 +118,7 @@ Task<int> run_dd(Images& images, Words& words) {
     co_await create_image(images.tool(), *request.output, request.output_format, values);
   } catch (Error& error) {
     failed = std::move(error).prepend(
-        fmt::format("{}: error while creating output image of type {}: ", *request.output,
-                    request.output_format));
+        fmt::format("{}: error while creating output image: ", *request.output));
   }
   if (failed) throw *failed;
   OpenFlags flags{.writable = true};

@@ -243,9 +243,9 @@ Task<void> change_backing_file(Backend& image, const Request& request) {
   auto fail = [&](const std::string& why) {
     throw Error("Could not change the backing file to '{}': {}", name, why);
   };
+  if (!name.empty() && !request.backing_format) fail("backing format must be specified");
   qcow2::Image* format = qcow2::image_of(image.node());
   if (format == nullptr) fail(Error::describe_errno(ENOTSUP));
-  if (!name.empty() && !request.backing_format) fail("backing format must be specified");
   if (!name.empty() && format->data_file_raw()) fail(Error::describe_errno(EINVAL));
   std::optional<std::string> backing_format;
   if (!name.empty()) backing_format = request.backing_format;
@@ -263,15 +263,15 @@ Task<int> run_rebase(Images& images, Words& words) {
   if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
   if (!request.unsafe && !request.backing)
     throw UsageError{"Must specify backing file (-b) or use unsafe mode (-u)"};
-  if (request.backing_format &&
-      find_driver(images.tool().layer(), *request.backing_format) == nullptr)
-    throw Error("Invalid format name: '{}'", *request.backing_format);
   request.flags.force_share = false;
   request.flags.no_backing = request.unsafe;
   Backend* image =
       co_await images.open(rest[0], request.format, request.image_options, request.flags);
   if (request.compress && !image->node().driver().write_flags().has(WriteFlag::compressed))
     throw Error("Compression not supported for this file format");
+  if (request.backing_format &&
+      find_driver(images.tool().layer(), *request.backing_format) == nullptr)
+    throw Error("Invalid format name: '{}'", *request.backing_format);
   if (!request.unsafe) co_await copy_differences(images, request, *image);
   co_await change_backing_file(*image, request);
   co_return 0;
