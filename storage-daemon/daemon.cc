@@ -20,7 +20,7 @@
 
 namespace strata {
 
-Daemon::Daemon(MainLoop& loop, PassedFds passed)
+Daemon::Daemon(MainLoop& loop, PassedFds passed, std::shared_ptr<fuse_export::Mounter> mounter)
     : passed_(std::move(passed)),
       events_(loop.context()),
       chardevs_(passed_),
@@ -44,7 +44,7 @@ Daemon::Daemon(MainLoop& loop, PassedFds passed)
        .find_secret = [this](std::string_view id) { return objects_.find_secret(id); }});
   layer_.keep_bitmaps_ahead();
   register_vhost_user_blk(exports_, passed_, service_store_.if_there());
-  register_fuse(exports_);
+  register_fuse(exports_, std::move(mounter));
 #ifdef CONFIG_VDUSE_BLK_EXPORT
   register_vduse_blk(exports_, service_store_.if_there());
 #endif

@@ -11,6 +11,7 @@
 #include "block/base/error.h"
 #include "block/coro/event.h"
 #include "block/coro/mutex.h"
+#include "block/export/fuse/mount.h"
 #include "block/export/nbd/service.h"
 #include "block/export/registry.h"
 #include "block/graph/layer.h"
@@ -30,13 +31,14 @@ class Monitor;
 
 // Everything a storage daemon has. Nothing of it is global: a process may hold two.
 //
-//   Daemon daemon(loop, PassedFds::inherited());
+//   Daemon daemon(loop, PassedFds::inherited(), fuse_export::make_mounter());
 //   ... options ...
 //   co_await daemon.wait_for_shutdown();
 //   co_await daemon.shut_down(loop);
 class Daemon {
  public:
-  Daemon(MainLoop& loop, PassedFds passed);
+  // `mounter` is null where FUSE exports cannot be had.
+  Daemon(MainLoop& loop, PassedFds passed, std::shared_ptr<fuse_export::Mounter> mounter);
   // Shut down before.
   ~Daemon();
   Daemon(const Daemon&) = delete;

@@ -13,6 +13,10 @@
 #include "block/base/error.h"
 #include "block/base/log.h"
 #include "block/coro/scope.h"
+#include "block/export/fuse/mount_process.h"
+#ifdef CONFIG_VDUSE_BLK_EXPORT
+#include "block/export/vduse/in_flight_file.h"
+#endif
 #include "storage-daemon/daemon.h"
 #include "storage-daemon/program/command_line.h"
 #include "storage-daemon/program/daemonize.h"
@@ -57,6 +61,7 @@ struct Start {
   CommandLine line;
   PassedFds passed;
   Daemonizer daemonizer;
+  std::shared_ptr<fuse_export::Mounter> mounter;  // null where the sandbox allows none
 };
 
 PidFile make_pid_file(const std::string& path) {
@@ -96,7 +101,7 @@ Task<int> serve(MainLoop& loop, Daemon& daemon, Start& start) {
 }
 
 Task<int> run(MainLoop& loop, UniqueFd signals, Start& start) {
-  Daemon daemon(loop, std::move(start.passed));
+  Daemon daemon(loop, std::move(start.passed), std::move(start.mounter));
   if (start.line.sandbox.on) daemon.set_sandboxed();
   FdWatch watch(loop.context(), signals.get());
   CancelSource stop_watching;
@@ -106,6 +111,31 @@ Task<int> run(MainLoop& loop, UniqueFd signals, Start& start) {
   stop_watching.cancel();
   co_await scope.join();
   co_return status;
+}
+
+// Who mounts once this process may not. Only where an option asks for it: it has all rights.
+std::shared_ptr<fuse_export::Mounter> confine(const CommandLine& line) {
+  SandboxNeeds needs{.paths = paths_of_options(line), .user_change = line.user.has_value()};
+  // A service manager's socket may be one, too.
+  const char* manager = std::getenv("NOTIFY_SOCKET");
+  needs.abstract_sockets =
+      is_mentioned(line, "abstract") || (manager != nullptr && manager[0] == '@');
+  std::shared_ptr<fuse_export::Mounter> mounter;
+  if (asks_for_export(line, qapi::BlockExportType::fuse)) {
+    std::vector<std::string> writable;
+    for (const AllowedPath& path : needs.paths)
+      if (path.writable) writable.push_back(path.path);
+    mounter = fuse_export::start_mount_process(std::move(writable));
+    needs.paths.push_back({"/dev/fuse", true});
+  }
+#ifdef CONFIG_VDUSE_BLK_EXPORT
+  if (asks_for_export(line, qapi::BlockExportType::vduse_blk)) {
+    needs.paths.push_back({"/dev/vduse", true});
+    needs.paths.push_back({vduse::InFlightFile::directory(), true});
+  }
+#endif
+  enter_sandbox(needs);
+  return mounter;
 }
 
 int main_program(int argc, char** argv) {
@@ -120,7 +150,9 @@ int main_program(int argc, char** argv) {
   if (start.line.daemonize) start.daemonizer.begin();
   if (start.line.user) check_user(*start.line.user);
   if (start.line.sandbox.on)
-    enter_sandbox(paths_of_options(start.line), start.line.user.has_value());
+    start.mounter = confine(start.line);
+  else
+    start.mounter = fuse_export::make_mounter();
   UniqueFd signals = take_signals();
   AioContext context("main-loop");
   MainLoop loop(context);

@@ -49,6 +49,7 @@ struct RulesetAttributes {
   uint64_t handled_net = 0;  // since ABI 4
   uint64_t scoped = 0;       // since ABI 6
 };
+constexpr uint64_t kScopeAbstractSockets = 1 << 0;
 constexpr uint64_t kScopeSignal = 1 << 1;
 
 struct [[gnu::packed]] PathAttributes {
@@ -86,13 +87,13 @@ void allow(int ruleset, const AllowedPath& path, uint64_t handled) {
 
 }  // namespace
 
-void restrict_files(const std::vector<AllowedPath>& paths) {
+void restrict_files(const std::vector<AllowedPath>& paths, bool abstract_sockets) {
   long abi = create_ruleset(nullptr, 0, kCreateRulesetVersion);
   if (abi < 0)
     throw Error::from_errno(errno, "The kernel has no Landlock, which the sandbox is made of");
   RulesetAttributes attributes;
   attributes.handled_fs = handled_by(abi);
-  if (abi >= 6) attributes.scoped = kScopeSignal;
+  if (abi >= 6) attributes.scoped = kScopeSignal | (abstract_sockets ? 0 : kScopeAbstractSockets);
   UniqueFd ruleset(static_cast<int>(
       create_ruleset(&attributes, abi >= 6 ? sizeof attributes : sizeof(uint64_t), 0)));
   if (!ruleset) throw Error::from_errno(errno, "Cannot make the sandbox's rules for files");

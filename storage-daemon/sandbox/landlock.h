@@ -8,8 +8,9 @@
 namespace strata {
 
 // From now on this thread, and all that it makes, can open only `paths`: to read, write, create and
-// remove where they are writable, else to read; nothing to execute. Needs no_new_privs. Throws
-// Error, also where the kernel has no Landlock.
-void restrict_files(const std::vector<AllowedPath>& paths);
+// remove where they are writable, else to read; nothing to execute. Where the kernel can (since
+// Linux 6.12), other processes get no signals, and no connections to their abstract sockets unless
+// `abstract_sockets`. Needs no_new_privs. Throws Error, also where the kernel has no Landlock.
+void restrict_files(const std::vector<AllowedPath>& paths, bool abstract_sockets);
 
 }  // namespace strata

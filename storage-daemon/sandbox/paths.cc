@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <string_view>
 
+#include <boost/json/serialize.hpp>
+
 #include "block/base/error.h"
 #include "block/names/filename.h"
 #include "qapi/runtime/json_parser.h"
@@ -157,6 +159,30 @@ std::vector<AllowedPath> paths_of_options(const CommandLine& line) {
   if (line.pidfile) paths.add_file(*line.pidfile, true);
   for (const std::string& path : line.sandbox.allowed) paths.add_directory(path, true);
   return paths.take();
+}
+
+bool is_mentioned(const CommandLine& line, std::string_view word) {
+  return std::ranges::any_of(line.options, [word](const CommandLineOption& option) {
+    std::string text = option.argument;
+    if (option.config) text = boost::json::serialize(qapi::to_json(*option.config));
+    return text.find(word) != std::string::npos;
+  });
+}
+
+bool asks_for_export(const CommandLine& line, qapi::BlockExportType type) {
+  return std::ranges::any_of(line.options, [type](const CommandLineOption& option) {
+    if (option.kind == OptionKind::config && option.config->export_)
+      return std::ranges::find(*option.config->export_, type, &qapi::BlockExportOptions::type) !=
+             option.config->export_->end();
+    if (option.kind != OptionKind::export_) return false;
+    try {
+      boost::json::value tree = qapi::parse_option(option.argument, "type").value;
+      const boost::json::value* found = tree.as_object().if_contains("type");
+      return found != nullptr && found->is_string() && found->as_string() == qapi::to_string(type);
+    } catch (const Error&) {
+      return false;
+    }
+  });
 }
 
 }  // namespace strata

@@ -16,9 +16,8 @@
 namespace strata {
 namespace {
 
-// For opening images of other users, for ports below 1024 and for memory that stays.
-constexpr std::array kKept{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_NET_BIND_SERVICE,
-                           CAP_IPC_LOCK};
+// For opening images of other users, and for ports below 1024.
+constexpr std::array kKept{CAP_DAC_OVERRIDE, CAP_NET_BIND_SERVICE};
 
 // What libraries and drivers read besides: names and time, TLS priorities, the shape of disks.
 constexpr std::array kRead{"/etc/hosts",
@@ -73,14 +72,14 @@ const passwd* find_user(const std::string& name) {
 
 }  // namespace
 
-void enter_sandbox(const std::vector<AllowedPath>& paths, bool keep_user_change) {
+void enter_sandbox(const SandboxNeeds& needs) {
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
     throw Error::from_errno(errno, "Cannot give up new privileges");
-  std::vector<AllowedPath> all = paths;
+  std::vector<AllowedPath> all = needs.paths;
   for (const char* path : kRead) all.push_back({path, false});
   for (const char* path : kUsed) all.push_back({path, true});
-  drop_capabilities(keep_user_change);
-  restrict_files(all);
+  drop_capabilities(needs.user_change);
+  restrict_files(all, needs.abstract_sockets);
   restrict_system_calls();
 }
 

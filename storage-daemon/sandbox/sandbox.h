@@ -11,12 +11,18 @@
 
 namespace strata {
 
-// Confines this process, for good: files (Landlock) to `paths` and what libraries read, system
-// calls (seccomp) to those that a storage daemon has a use for, capabilities to those that opening
-// files and sockets needs (`keep_user_change`: and becoming another user), and no program that it
-// runs gets more rights, for it can run none. To be called before there are threads, which all
-// inherit it. Throws Error; then the process is not to go on.
-void enter_sandbox(const std::vector<AllowedPath>& paths, bool keep_user_change);
+struct SandboxNeeds {
+  std::vector<AllowedPath> paths;
+  bool user_change = false;       // becoming another user
+  bool abstract_sockets = false;  // connecting to them
+};
+
+// Confines this process, for good: files (Landlock) to what it needs and what libraries read,
+// system calls (seccomp) to those that a storage daemon has a use for, capabilities to those that
+// opening files and sockets needs, and no program that it runs gets more rights, for it can run
+// none. To be called before there are threads, which all inherit it. Throws Error; then the process
+// is not to go on.
+void enter_sandbox(const SandboxNeeds& needs);
 
 // Throws Error if there is no such user.
 void check_user(const std::string& name);

@@ -2,15 +2,19 @@
 """What a confined daemon can still do, and what nobody inside it can."""
 
 import contextlib
+import ctypes
 import json
 import os
 import pwd
 import shutil
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from support import fuse
 from support.daemon import Daemon, Failed
 from support.program import daemon_program
 from support.qmp import QMP
@@ -25,6 +29,7 @@ PROBE = r"""
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +40,7 @@ PROBE = r"""
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -67,6 +73,10 @@ static void* probe(void* unused) {
   say(fd, "signal", kill(getppid(), 0));
   say(fd, "limits-of-others", prlimit(getppid(), RLIMIT_NOFILE, NULL, NULL));
   say(fd, "mount", mount("none", "/mnt", "tmpfs", 0, NULL));
+  struct sockaddr_un abstract = {AF_UNIX};
+  strcpy(abstract.sun_path + 1, getenv("PROBE_ABSTRACT"));
+  say(fd, "abstract-socket", connect(socket(AF_UNIX, SOCK_STREAM, 0), (void*)&abstract,
+      offsetof(struct sockaddr_un, sun_path) + 1 + strlen(abstract.sun_path + 1)));
   say(fd, "packet", socket(AF_PACKET, SOCK_RAW, 0));
   errno = 0;
   syscall(SYS_socket, AF_ALG | (1UL << 32), SOCK_SEQPACKET, 0);
@@ -137,7 +147,7 @@ def test_every_thread_is_confined():
         for state in states:
             assert state["NoNewPrivs"] == "1"
             assert state["Seccomp"] == "2"
-            assert int(state["CapEff"], 16) & ~0x440f == 0  # opening, low ports, locked memory
+            assert int(state["CapEff"], 16) & ~0x402 == 0  # opening files of others, low ports
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -231,6 +241,20 @@ def test_a_disk_is_served(aio):
             assert "Pattern" not in done.stdout
 
 
+def landlock_version():
+    return ctypes.CDLL(None).syscall(444, None, 0, 1)
+
+
+def test_an_abstract_socket_that_an_option_names_can_be_connected_to():
+    with socket.socket(socket.AF_UNIX) as listener:
+        name = f"strata-sandbox-{os.getpid()}"
+        listener.bind("\0" + name)
+        listener.listen()
+        listener.settimeout(30)
+        with running(sandboxed("--chardev", f"socket,id=c,path={name},abstract=on")):
+            listener.accept()[0].close()
+
+
 def test_in_the_background(tmp_path):
     pid_file = tmp_path / "pid"
     socket = tmp_path / "qmp.sock"
@@ -269,9 +293,13 @@ def test_nothing_can_be_done_from_inside(tmp_path, elsewhere):
     library = tmp_path / "probe.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-lpthread"], check=True)
     reader, writer = os.pipe()
+    abstract = socket.socket(socket.AF_UNIX)
+    abstract.bind(f"\0strata-probe-{os.getpid()}")
+    abstract.listen()
     daemon = sandboxed(*THREADED, pass_fds=(writer,), env={
         "LD_PRELOAD": str(library), "PROBE_FD": str(writer), "PROBE_GO": "",
-        "PROBE_OUTSIDE": str(elsewhere / "other.img"), "PROBE_NEW": str(elsewhere / "new")})
+        "PROBE_OUTSIDE": str(elsewhere / "other.img"), "PROBE_NEW": str(elsewhere / "new"),
+        "PROBE_ABSTRACT": abstract.getsockname()[1:].decode()})
     daemon.env["PROBE_GO"] = daemon.file("go")
     daemon.env["PROBE_INSIDE"] = daemon.file("disk.img")
     with running(daemon):
@@ -285,5 +313,90 @@ def test_nothing_can_be_done_from_inside(tmp_path, elsewhere):
                 if name == "end":
                     break
     allowed = {name for name, error in results.items() if error == 0}
+    abstract.close()
+    if landlock_version() < 6:
+        allowed.discard("abstract-socket")
     assert allowed == {"open-inside", "end"}
     assert not (elsewhere / "new").exists()
+
+
+# FUSE: somebody else mounts.
+
+@contextlib.contextmanager
+def with_fuse(*args):
+    """A confined daemon that exports its disk over DIRECTORY/mnt, and that export."""
+    daemon = sandboxed(*args)
+    file = fuse.Exported(daemon, writable=True)
+    daemon.args += [
+        "--blockdev", json.dumps(disk_of(daemon)),
+        "--export", f"fuse,id=e,node-name=disk,mountpoint={file.path},writable=on"]
+    try:
+        with running(daemon):
+            yield daemon, file
+    finally:
+        file.close()
+
+
+@fuse.needed
+def test_a_fuse_export_of_the_command_line_is_served_and_unmounted():
+    with with_fuse() as (daemon, file):
+        assert file.size() == 1 << 20
+        os.pwrite(file.open(), b"s" * 4096, 4096)
+        assert all(state["Seccomp"] == "2" for state in threads_of(daemon.process))
+        file.close_files()
+        assert daemon.quit() == 0
+        assert not file.is_mounted()
+        assert Path(daemon.file("disk.img")).read_bytes()[4096:8192] == b"s" * 4096
+
+
+@fuse.needed
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_fuse_export_is_unmounted_however_the_daemon_ends(number):
+    with with_fuse() as (daemon, file):
+        daemon.signal(number)
+        daemon.wait()
+        fuse.wait_until(lambda: not file.is_mounted(), "the end of the mount")
+        daemon.process = None
+
+
+@fuse.needed
+def test_a_fuse_export_can_be_deleted_and_added_where_files_may_be_written(elsewhere):
+    with with_fuse() as (daemon, file):
+        daemon.qmp.cmd("block-export-del", id="e")
+        daemon.qmp.event("BLOCK_EXPORT_DELETED")
+        assert not file.is_mounted()
+        options = {"type": "fuse", "id": "e", "node-name": "disk"}
+        daemon.qmp.cmd("block-export-add", dict(options, mountpoint=file.path))
+        assert file.is_mounted()
+        daemon.qmp.cmd("block-export-del", id="e")
+        daemon.qmp.event("BLOCK_EXPORT_DELETED")
+        outside = str(elsewhere / "other.img")
+        assert daemon.qmp.error("block-export-add", dict(options, mountpoint=outside)) == (
+            f"The sandbox does not allow to mount over '{outside}'")
+        os.symlink(outside, daemon.file("link"))
+        assert daemon.qmp.error("block-export-add", dict(options, mountpoint=daemon.file("link"))) \
+            == f"The sandbox does not allow to mount over '{outside}'"
+
+
+@fuse.needed
+def test_a_fuse_export_with_several_threads_is_served():
+    with with_fuse(*THREADED) as (daemon, file):
+        daemon.qmp.cmd("block-export-del", id="e")
+        daemon.qmp.event("BLOCK_EXPORT_DELETED")
+        daemon.qmp.cmd("block-export-add", {
+            "type": "fuse", "id": "e", "node-name": "disk", "mountpoint": file.path,
+            "iothread": ["t0", "t1"], "writable": True})
+        fd = file.open()
+        for turn in range(20):
+            os.pwrite(fd, bytes([turn]) * 4096, turn * 4096)
+            assert os.pread(fd, 4096, turn * 4096) == bytes([turn]) * 4096
+
+
+@fuse.needed
+def test_without_an_option_that_asks_for_one_there_is_no_fuse_export():
+    with running(sandboxed()) as daemon:
+        daemon.add_null()
+        file = fuse.Exported(daemon)
+        with pytest.raises(Exception, match="Inside the sandbox there can be FUSE exports only if "
+                                            "an option asks for one"):
+            file.add()

@@ -19,6 +19,7 @@ namespace {
 using fuse_export::ExportedFile;
 using fuse_export::FileTraits;
 using fuse_export::Mount;
+using fuse_export::Mounter;
 using fuse_export::Queue;
 
 using Paths = std::set<std::string>;
@@ -64,11 +65,12 @@ class FuseExport final : public Export {
  public:
   // The mount is taken back by whoever made it if this throws Error.
   FuseExport(const ExportParts& parts, std::unique_ptr<Backend>& backend, FileTraits traits,
-             Place place, Mount& mount)
+             Place place, std::shared_ptr<Mounter> mounter, Mount& mount)
       : Export(parts.options.id, qapi::BlockExportType::fuse),
         loop_(parts.loop),
         file_(parts.loop, *backend, traits),
-        place_(std::move(place)) {
+        place_(std::move(place)),
+        mounter_(std::move(mounter)) {
     std::vector<AioContext*> contexts = parts.contexts;
     std::ranges::sort(contexts);
     auto [first, last] = std::ranges::unique(contexts);
@@ -109,7 +111,7 @@ class FuseExport final : public Export {
   // the devices then ends the file for those who still have it open.
   Task<void> shut_down(MainLoop& loop) override {
     auto& pool = loop.context().service<ThreadPool>();
-    co_await pool.run([this] { fuse_export::unmount(mount_); });
+    co_await pool.run([this] { mounter_->unmount(mount_); });
     for (auto& queue : queues_) co_await run_in(queue->context(), queue->stop());
     queues_.clear();
     mount_.device.reset();
@@ -120,6 +122,7 @@ class FuseExport final : public Export {
   std::unique_ptr<Backend> backend_;
   ExportedFile file_;
   Place place_;
+  std::shared_ptr<Mounter> mounter_;
   Mount mount_;
   std::vector<std::unique_ptr<Queue>> queues_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -133,11 +136,14 @@ FileTraits traits_from(const qapi::BlockExportOptions& options) {
   return traits;
 }
 
-Task<std::unique_ptr<Export>> make_export(ExportParts parts, std::shared_ptr<Paths> taken) {
+Task<std::unique_ptr<Export>> make_export(ExportParts parts, std::shared_ptr<Paths> taken,
+                                          std::shared_ptr<Mounter> mounter) {
   std::exception_ptr failure;
   auto& pool = parts.loop.context().service<ThreadPool>();
   Mount mount;
   try {
+    if (mounter == nullptr)
+      throw Error("Inside the sandbox there can be FUSE exports only if an option asks for one");
     const auto& options = *parts.options.get_if<qapi::BlockExportOptionsFuse>();
     FileTraits traits = traits_from(parts.options);
     if (traits.growable) {
@@ -149,25 +155,26 @@ Task<std::unique_ptr<Export>> make_export(ExportParts parts, std::shared_ptr<Pat
         co_await pool.run([&] { return fuse_export::find_mountpoint(options.mountpoint); });
     Place place(taken, std::move(path), options.mountpoint);
     auto allow = options.allow_other.value_or(qapi::FuseExportAllowOther::auto_);
-    mount = co_await pool.run([&] { return fuse_export::mount_over(place.path(), allow); });
+    mount = co_await pool.run([&] { return mounter->mount_over(place.path(), allow); });
     traits.allow_other = mount.allow_other;
-    auto made = std::make_unique<FuseExport>(parts, parts.backend, traits, std::move(place), mount);
+    auto made = std::make_unique<FuseExport>(parts, parts.backend, traits, std::move(place),
+                                             mounter, mount);
     co_await made->start();
     co_return made;
   } catch (const Error&) {
     failure = std::current_exception();
   }
-  if (mount.device) co_await pool.run([&] { fuse_export::unmount(mount); });
+  if (mount.device) co_await pool.run([&] { mounter->unmount(mount); });
   co_await parts.backend->close(parts.loop);
   std::rethrow_exception(failure);
 }
 
 }  // namespace
 
-void register_fuse(ExportRegistry& exports) {
+void register_fuse(ExportRegistry& exports, std::shared_ptr<Mounter> mounter) {
   auto taken = std::make_shared<Paths>();
-  exports.register_type(qapi::BlockExportType::fuse, [taken](ExportParts parts) {
-    return make_export(std::move(parts), taken);
+  exports.register_type(qapi::BlockExportType::fuse, [taken, mounter](ExportParts parts) {
+    return make_export(std::move(parts), taken, mounter);
   });
 }
 

@@ -157,6 +157,33 @@ bool is_disconnected(const UniqueFd& device) noexcept {
   return ::poll(&poll, 1, 0) > 0 && (poll.revents & POLLERR) != 0;
 }
 
+class DirectMounter final : public Mounter {
+ public:
+  Mount mount_over(const std::string& path, FuseExportAllowOther allow_other) override {
+    if (allow_other == FuseExportAllowOther::auto_) {
+      try {
+        return mount_with(path, true);
+      } catch (const Error&) {
+        // Without it, perhaps.
+      }
+    }
+    return mount_with(path, allow_other == FuseExportAllowOther::on);
+  }
+
+  void unmount(const Mount& mount) noexcept override {
+    if (mount.device && is_disconnected(mount.device)) return;
+    if (id_of_mount(mount.path) != mount.id) return;
+    if (::umount2(mount.path.c_str(), MNT_DETACH) == 0) return;
+    int error = errno;
+    if (error == EPERM) {
+      int status = run_helper({"-u", "-q", "-z", "--", mount.path}, -1);
+      if (status == 0) return;
+      if (status < 0) error = errno;
+    }
+    log_error("Failed to unmount '{}': {}", mount.path, Error::describe_errno(error));
+  }
+};
+
 }  // namespace
 
 std::string find_mountpoint(const std::string& mountpoint) {
@@ -178,27 +205,8 @@ std::string find_mountpoint(const std::string& mountpoint) {
   return path.get();
 }
 
-Mount mount_over(const std::string& path, FuseExportAllowOther allow_other) {
-  if (allow_other == FuseExportAllowOther::auto_) {
-    try {
-      return mount_with(path, true);
-    } catch (const Error&) {
-      // Without it, perhaps.
-    }
-  }
-  return mount_with(path, allow_other == FuseExportAllowOther::on);
-}
-
-void unmount(const Mount& mount) noexcept {
-  if (is_disconnected(mount.device) || id_of_mount(mount.path) != mount.id) return;
-  if (::umount2(mount.path.c_str(), MNT_DETACH) == 0) return;
-  int error = errno;
-  if (error == EPERM) {
-    int status = run_helper({"-u", "-q", "-z", "--", mount.path}, -1);
-    if (status == 0) return;
-    if (status < 0) error = errno;
-  }
-  log_error("Failed to unmount '{}': {}", mount.path, Error::describe_errno(error));
+std::shared_ptr<Mounter> make_mounter() {
+  return std::make_shared<DirectMounter>();
 }
 
 UniqueFd clone_device(const UniqueFd& device) {

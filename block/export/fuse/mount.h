@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "block/base/unique_fd.h"
@@ -22,12 +23,23 @@ struct Mount {
 // The absolute path of what `mountpoint` names, which is a regular file. Throws Error.
 std::string find_mountpoint(const std::string& mountpoint);
 
-// `path` is absolute. Whoever may not mount does so by fusermount3. Throws Error.
-Mount mount_over(const std::string& path, qapi::FuseExportAllowOther allow_other);
+// Who mounts: this process, or one that may.
+class Mounter {
+ public:
+  Mounter() = default;
+  virtual ~Mounter() = default;
+  Mounter(const Mounter&) = delete;
+  Mounter& operator=(const Mounter&) = delete;
 
-// Whoever has the file open keeps it until the device is closed. Leaves alone what somebody else
-// has mounted there. Says on standard error what went wrong.
-void unmount(const Mount& mount) noexcept;
+  // `path` is absolute. Throws Error.
+  virtual Mount mount_over(const std::string& path, qapi::FuseExportAllowOther allow_other) = 0;
+  // Whoever has the file open keeps it until the device is closed. Leaves alone what somebody else
+  // has mounted there. Says on standard error what went wrong.
+  virtual void unmount(const Mount& mount) noexcept = 0;
+};
+
+// Mounts by itself, or by fusermount3 where that is not permitted.
+std::shared_ptr<Mounter> make_mounter();
 
 // A further device for the same mount, for another thread: requests that it reads it answers. Where
 // the kernel gives none, another descriptor of the same. Throws Error.

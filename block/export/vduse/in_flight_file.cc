@@ -51,10 +51,13 @@ UniqueFd open_own(const std::string& path, int flags) {
 
 }  // namespace
 
-std::string InFlightFile::path_for(const std::string& device_name) {
+std::string InFlightFile::directory() {
   const char* directory = std::getenv("TMPDIR");
-  std::string path = directory != nullptr && *directory != '\0' ? directory : "/tmp";
-  return path + "/strata-vduse-" + device_name;
+  return directory != nullptr && *directory != '\0' ? directory : "/tmp";
+}
+
+std::string InFlightFile::path_for(const std::string& device_name) {
+  return directory() + "/strata-vduse-" + device_name;
 }
 
 InFlightFile::InFlightFile(std::string path, const InFlightShape& shape, UniqueFd fd)

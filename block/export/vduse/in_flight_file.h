@@ -25,7 +25,8 @@ struct InFlightShape {
 // Main loop, but for the areas, which are their queues'.
 class InFlightFile {
  public:
-  // Where the file of a device is kept.
+  // Where files are kept, and the file of a device.
+  static std::string directory();
   static std::string path_for(const std::string& device_name);
 
   // Makes an empty one, in the place of what there is. Throws Error.
