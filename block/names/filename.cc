@@ -3,6 +3,8 @@
 
 #include <sys/stat.h>
 
+#include <charconv>
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -76,12 +78,19 @@ object nbd_options(object server, std::string export_name, bool secure = false) 
   return options;
 }
 
-// "host[:port]", where the host may be an IPv6 address in brackets.
+bool is_port(std::string_view text) noexcept {
+  uint16_t port = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+// "[user@]host[:port]", where the host may be an IPv6 address in brackets.
 std::pair<std::string, std::string> split_authority(std::string_view authority) {
   std::string host;
+  if (size_t at = authority.find('@'); at != authority.npos) authority.remove_prefix(at + 1);
   if (authority.starts_with('[')) {
     size_t end = authority.find(']');
-    if (end == authority.npos) throw Error("Invalid URI");
+    if (end == authority.npos) throw Error("No valid URL specified");
     host = authority.substr(1, end - 1);
     authority.remove_prefix(end + 1);
   } else {
@@ -90,13 +99,15 @@ std::pair<std::string, std::string> split_authority(std::string_view authority) 
     authority.remove_prefix(colon == authority.npos ? authority.size() : colon);
   }
   std::string port(kDefaultNbdPort);
-  if (authority.size() > 1 && authority[0] == ':') port = authority.substr(1);
+  if (authority.starts_with(':')) port = authority.substr(1);
+  if (!is_port(port)) throw Error("No valid URL specified");
   return {host.empty() ? "localhost" : std::move(host), std::move(port)};
 }
 
 // nbd://host[:port]/export, nbd+tcp://, nbd+unix:///export?socket=path, and the same over TLS:
 // nbds://, nbds+unix://
 object parse_nbd_uri(std::string_view scheme, std::string_view rest) {
+  rest = rest.substr(0, rest.find('#'));
   size_t question = rest.find('?');
   std::string_view query = question == rest.npos ? "" : rest.substr(question + 1);
   rest = rest.substr(0, question);
@@ -108,11 +119,11 @@ object parse_nbd_uri(std::string_view scheme, std::string_view rest) {
   bool secure = scheme.starts_with("nbds");
   if (scheme.ends_with("+unix")) {
     if (!authority.empty() || !query.starts_with("socket=") || query.find('&') != query.npos)
-      throw Error("Invalid URI");
+      throw Error("No valid URL specified");
     return nbd_options(unix_server(decode_percent(query.substr(7))), std::move(export_name),
                        secure);
   }
-  if (!query.empty()) throw Error("Invalid URI");
+  if (!query.empty()) throw Error("No valid URL specified");
   auto [host, port] = split_authority(authority);
   return nbd_options(inet_server(decode_percent(host), port), std::move(export_name), secure);
 }
@@ -128,7 +139,9 @@ object parse_nbd_name(std::string_view rest) {
   if (rest.starts_with("unix:"))
     return nbd_options(unix_server(std::string(rest.substr(5))), std::move(export_name));
   size_t colon = rest.rfind(':');
-  if (colon == rest.npos) throw Error("host and port must be separated by a colon");
+  if (rest.empty()) throw Error("NBD server address missing");
+  if (colon == rest.npos || colon + 1 == rest.size())
+    throw Error("error parsing address '{}'", rest);
   std::string_view host = rest.substr(0, colon);
   if (host.size() > 1 && host.front() == '[' && host.back() == ']')
     host = host.substr(1, host.size() - 2);
@@ -179,7 +192,7 @@ object options_of_filename(const std::string& name) {
       prefix == "nbds+unix") {
     if (rest.starts_with("//")) return parse_nbd_uri(prefix, rest.substr(2));
     if (prefix == "nbd") return parse_nbd_name(rest);
-    throw Error("Invalid URI");
+    throw Error("File name string for NBD must start with 'nbd:'");
   }
   if (prefix == "blkdebug") return parse_blkdebug_name(rest);
   if (prefix == "null-co" || prefix == "null-aio") return parse_null_name(prefix, name);

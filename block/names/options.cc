@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/names/options.h"
 
+#include <fmt/format.h>
 #include <boost/json/array.hpp>
+
 #include <boost/json/serialize.hpp>
 #include <optional>
 #include <string>
@@ -63,22 +65,43 @@ bool expand_size(object& options, std::string_view key) {
   return false;
 }
 
+// The node that the option at `path` belongs to, and how far into the path its own options begin.
+std::pair<const object*, size_t> find_owner(const object& options, std::string_view path) {
+  std::pair<const object*, size_t> owner{&options, 0};
+  for (size_t dot = path.find('.'); dot != path.npos; dot = path.find('.', dot + 1)) {
+    const object* parent = find_parent(options, path.substr(0, dot));
+    if (parent != nullptr && parent->contains("driver")) owner = {parent, dot + 1};
+  }
+  return owner;
+}
+
+std::string describe_unexpected(const BlockLayer& layer, const object& options,
+                                std::string_view path) {
+  auto [owner, start] = find_owner(options, path);
+  std::string driver;
+  if (owner->contains("driver") && owner->at("driver").is_string())
+    driver = owner->at("driver").get_string();
+  bool is_protocol = false;
+  for (const DriverDescriptor* known : layer.drivers())
+    if (known->format_name() == driver) is_protocol = known->is_protocol;
+  return fmt::format("Block {} '{}' {} support the option '{}'",
+                     is_protocol ? "protocol" : "format", driver,
+                     is_protocol ? "doesn't" : "does not", path.substr(start));
+}
+
+// What is wrong with an address is told without its own name.
+std::optional<Error> describe_server_error(std::string_view text) {
+  size_t at = text.find("server.");
+  bool whole = at != text.npos && (text[at - 1] == '\'' || text[at - 1] == '.');
+  if (!text.starts_with("Parameter '") || !whole) return std::nullopt;
+  return Error("Parameter '{}", text.substr(at + 7));
+}
+
 Error describe_option_error(const BlockLayer& layer, const object& options, const Error& error) {
   std::string_view text = error.text();
-  if (auto path = quoted(text, "Parameter '", "' is unexpected")) {
-    size_t dot = path->rfind('.');
-    std::string_view parent = dot == path->npos ? "" : path->substr(0, dot);
-    const object* owner = find_parent(options, parent);
-    std::string driver;
-    if (owner != nullptr && owner->contains("driver") && owner->at("driver").is_string())
-      driver = owner->at("driver").get_string();
-    bool is_protocol = false;
-    for (const DriverDescriptor* known : layer.drivers())
-      if (known->format_name() == driver) is_protocol = known->is_protocol;
-    return Error("Block {} '{}' {} support the option '{}'", is_protocol ? "protocol" : "format",
-                 driver, is_protocol ? "doesn't" : "does not",
-                 dot == path->npos ? *path : path->substr(dot + 1));
-  }
+  if (auto about_server = describe_server_error(text)) return *std::move(about_server);
+  if (auto path = quoted(text, "Parameter '", "' is unexpected"))
+    return Error("{}", describe_unexpected(layer, options, *path));
   if (auto name = quoted(text, "Parameter 'driver' does not accept value '", "'"))
     return Error("Unknown driver '{}'", *name);
   if (text == "Parameter 'file' is missing")

@@ -102,13 +102,17 @@ TEST_CASE("a URI over TLS asks for credentials that the name does not have") {
 TEST_CASE("a name that means nothing is refused") {
   CHECK(refusal("foo:bar") == "Unknown protocol 'foo'");
   CHECK(refusal(":") == "Unknown protocol ''");
-  CHECK(refusal("nbd+unix:///e") == "Invalid URI");
-  CHECK(refusal("nbd+unix://host/e?socket=/s") == "Invalid URI");
-  CHECK(refusal("nbd+unix:///e?socket=/s&x=y") == "Invalid URI");
-  CHECK(refusal("nbd://h/e?socket=/s") == "Invalid URI");
-  CHECK(refusal("nbd://[::1") == "Invalid URI");
-  CHECK(refusal("nbds:h:1") == "Invalid URI");
-  CHECK(refusal("nbd:host") == "host and port must be separated by a colon");
+  CHECK(refusal("nbd+unix:///e") == "No valid URL specified");
+  CHECK(refusal("nbd+unix://host/e?socket=/s") == "No valid URL specified");
+  CHECK(refusal("nbd+unix:///e?socket=/s&x=y") == "No valid URL specified");
+  CHECK(refusal("nbd://h/e?socket=/s") == "No valid URL specified");
+  CHECK(refusal("nbd://[::1") == "No valid URL specified");
+  CHECK(refusal("nbds:h:1") == "File name string for NBD must start with 'nbd:'");
+  CHECK(refusal("nbd://h:65536/e") == "No valid URL specified");
+  CHECK(refusal("nbd://h:/e") == "No valid URL specified");
+  CHECK(refusal("nbd:h:") == "error parsing address 'h:'");
+  CHECK(refusal("nbd:") == "NBD server address missing");
+  CHECK(refusal("nbd:host") == "error parsing address 'host'");
   CHECK(refusal("null-co:x") == "The only allowed filename for this driver is 'null-co://'");
   CHECK(refusal("blkdebug:x") == "blkdebug requires both config file and image path");
 }
