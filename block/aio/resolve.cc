@@ -72,8 +72,9 @@ int family_of(const InetAddress& address) {
   return AF_UNSPEC;
 }
 
-// getaddrinfo() takes a port modulo 65536.
+// getaddrinfo() takes a port modulo 65536. None is any.
 bool is_port_too_large(std::string_view port) {
+  if (port.empty()) return false;
   unsigned long value = 0;
   auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), value);
   return end == port.data() + port.size() && (error != std::errc() || value > 65535);

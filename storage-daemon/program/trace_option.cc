@@ -13,7 +13,7 @@ namespace {
 // A pattern a line; '#' begins a comment.
 std::vector<std::string> read_patterns(const std::string& path) {
   std::ifstream file(path);
-  if (!file) throw Error::from_errno(errno, "Could not open '{}'", path);
+  if (!file) throw Error::from_errno(errno, "{}", path);
   std::vector<std::string> patterns;
   for (std::string line; std::getline(file, line);) {
     size_t first = line.find_first_not_of(" \t\r");

@@ -266,3 +266,51 @@ def test_socket_of_systemd(place):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("image", ["a.img", "q.qcow2"])
+@pytest.mark.parametrize("options", ["", "-r"])
+def test_guessed_format_is_served_in_the_same_blocks(images, image, options):
+    sizes = []
+    for program in (OURS, "qemu-nbd"):
+        process = subprocess.Popen([program, "-t", "-k", str(images / "sock"), *options.split(),
+                                    str(images / image)], stdin=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: is_listening(images / "sock"), "the socket")
+            found = nbdinfo(uri(images))["exports"][0]
+            sizes.append({key: found[key] for key in found if key.startswith("block_size")})
+        finally:
+            process.terminate()
+            assert process.wait(30 * slow_factor()) == 0
+    assert sizes[0] == sizes[1]
+
+
+OBJECTS = ["secret", "tls-creds-anon", "tls-creds-psk", "tls-creds-x509", "authz-simple",
+           "authz-list"]
+
+
+@pytest.mark.parametrize("program", ["nbd", "img", "io"])
+def test_objects_say_what_they_take(program):
+    ours = str(Path(OURS).with_name(f"qemu-{program}"))
+    words = ["info"] if program == "img" else []
+    for kind in OBJECTS:
+        asked = run(ours, *words, "--object", f"{kind},help").stdout
+        assert asked == run("qemu-nbd", "--object", f"{kind},help").stdout
+    # QEMU has more, for other users than tools, and calls a list in a file otherwise.
+    ours_listed = run(ours, *words, "--object", "help").stdout.splitlines()
+    theirs = run("qemu-nbd", "--object", "help").stdout.splitlines()
+    assert ours_listed[0] == theirs[0]
+    assert {f"  {kind}" for kind in OBJECTS} <= set(ours_listed)
+    assert set(ours_listed) - set(theirs) == {"  authz-listfile", "  authz-pam"}
+    assert run(ours, *words, "--object", "nosuch,help").stdout.splitlines() == ours_listed
+
+
+def test_missing_file_of_events_is_named(images):
+    done = run(OURS, "-T", "events=nofile", images / "a.img", check=False, cwd=images)
+    assert (done.returncode, done.stdout) == (1, "qemu-nbd: nofile: No such file or directory\n")
+
+
+def test_what_is_no_device_of_nbd_is_refused(images):
+    done = run(OURS, "-f", "raw", "-c", "/dev/null", images / "a.img", check=False)
+    assert done.returncode == 1 and "qemu-nbd: Failed to set NBD socket\n" in done.stdout

@@ -63,16 +63,27 @@ def missing_fio():
     return "" if shutil.which("fio") else "fio is not installed"
 
 
-def make_tools_disk(path, *programs):
-    """A read-only disk of this host's programs and all that they are linked with; `chroot` into
-    it finds them where they are here."""
+def kernel_module(name):
+    """The file of a driver of the guest's kernel, "block/nbd"; None where there is none."""
+    found = kernel_root() and list(kernel_root().glob(f"lib/modules/*/kernel/drivers/{name}.ko"))
+    return found[0] if found else None
+
+
+def make_tools_disk(path, *programs, files=()):
+    """A read-only disk of this host's programs, in /usr/bin, and all that they are linked with,
+    where it is here, to `chroot` into. `files` are in its root directory."""
     with tempfile.TemporaryDirectory() as tree:
         for program in programs:
             found = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
-            for name in [program] + re.findall(r"(/\S+)", found.stdout):
+            bin_directory = Path(tree, "usr/bin")
+            bin_directory.mkdir(parents=True, exist_ok=True)
+            shutil.copy(program, bin_directory)
+            for name in re.findall(r"(/\S+)", found.stdout):
                 target = Path(tree + os.path.realpath(os.path.dirname(name)))
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copy(name, target / os.path.basename(name))
+        for file in files:
+            shutil.copy(file, tree)
         for name, place in (("lib", "usr/lib"), ("lib64", "usr/lib64"), ("bin", "usr/bin")):
             os.symlink(place, f"{tree}/{name}")
         for name in ("dev", "proc", "sys", "tmp"):

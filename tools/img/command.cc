@@ -21,6 +21,10 @@ int Words::next(const char* letters, const option* options) {
       print_command_help(argv_[0]);
       throw Exit{0};
     case kObject:
+      if (auto help = object_help(optarg)) {
+        std::fputs(help->c_str(), stdout);
+        throw Exit{0};
+      }
       define_object(optarg);
       return next(letters, options);
     default:

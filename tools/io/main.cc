@@ -219,7 +219,13 @@ int run(int argc, char** argv) {
   ParseResult parsed = parse(argc, argv);
   if (parsed.exit) return *parsed.exit;
   try {
-    for (const std::string& object : parsed.line.objects) define_object(object);
+    for (const std::string& object : parsed.line.objects) {
+      if (auto help = object_help(object)) {
+        std::fputs(help->c_str(), stdout);
+        return 0;
+      }
+      define_object(object);
+    }
   } catch (const Error& error) {
     report(error);
     return 1;

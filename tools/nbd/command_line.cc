@@ -173,6 +173,10 @@ NbdCommandLine Parser::parse(int argc, char** argv) {
       if (!take_trace(optarg)) return ended(0);
       continue;
     }
+    if (auto help = found == kObject ? object_help(optarg) : std::nullopt) {
+      fmt::print("{}", *help);
+      return ended(0);
+    }
     take(found, optarg != nullptr ? optarg : "");
   }
   check(argc, words.data());

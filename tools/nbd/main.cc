@@ -2,8 +2,6 @@
 //
 // strata-nbd: one image as an NBD server, or a look at what another server has.
 #include <fcntl.h>
-#include <linux/nbd.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -14,6 +12,7 @@
 #include <cstdlib>
 
 #include "storage-daemon/program/daemonize.h"
+#include "tools/nbd/device.h"
 #include "tools/nbd/serve.h"
 
 namespace strata::tools {
@@ -65,11 +64,7 @@ UniqueFd take_signals() {
 }
 
 int disconnect(const std::string& device) {
-  UniqueFd fd(::open(device.c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd) throw Error("Cannot open {}: {}", device, Error::describe_errno(errno));
-  ::ioctl(fd.get(), NBD_CLEAR_QUE);
-  ::ioctl(fd.get(), NBD_DISCONNECT);
-  ::ioctl(fd.get(), NBD_CLEAR_SOCK);
+  KernelDevice::disconnect(device);
   fmt::print("{} disconnected\n", device);
   return 0;
 }
@@ -84,7 +79,8 @@ int run(int argc, char** argv) {
   if (line.disconnect) return disconnect(*line.disconnect);
   start.passed = activated_socket(line);
   Daemonizer daemonizer;
-  if (line.fork) daemonizer.begin();
+  // A device is connected when the program returns.
+  if (line.fork || (line.connect && !line.verbose)) daemonizer.begin();
   start.ready = [&daemonizer, &line] { daemonizer.ready(line.verbose); };
   start.signals = take_signals();
   Tool tool(argv[0]);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "block/aio/fd_watch.h"
+#include "block/aio/thread_pool.h"
 #include "block/export/nbd/export.h"
 #include "block/export/nbd/server.h"
 #include "block/graph/open.h"
@@ -13,6 +14,7 @@
 #include "storage-daemon/program/pid_file.h"
 #include "tools/common/access_objects.h"
 #include "tools/common/image.h"
+#include "tools/nbd/device.h"
 
 namespace strata::tools {
 namespace {
@@ -152,11 +154,30 @@ Task<void> end_on_signal(MainLoop& loop, int fd, CancelToken cancel, Event& end)
   if (co_await watch.readable(cancel)) end.set();
 }
 
-// A kernel without NBD says so before anything is served.
-[[noreturn]] void refuse_device(const std::string& device) {
-  UniqueFd fd(::open(device.c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd) throw Error("Failed to open {}: {}", device, Error::describe_errno(errno));
-  throw Error("Failed to set NBD socket: connecting kernel devices is not built in");
+// Makes the kernel a client of this very server.
+Task<void> connect_device(Tool& tool, NbdServer& server, KernelDevice& device, std::string name) {
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+    throw Error::from_errno(errno, "Failed to set NBD socket");
+  server.accept(UniqueFd(pair[0]));
+  UniqueFd kernels(pair[1]);
+  UniqueFd ours(::fcntl(kernels.get(), F_DUPFD_CLOEXEC, 0));
+  if (!ours) throw Error::from_errno(errno, "Failed to set NBD socket");
+  nbd_client::Channel channel(tool.context(), std::move(ours));
+  nbd_client::Handshake handshake(channel,
+                                  {.export_name = std::move(name), .simple_replies = true});
+  nbd_client::ExportInfo info = co_await handshake.enter();
+  device.connect(kernels.get(), info);
+}
+
+// While the kernel uses the device, which is over when somebody disconnects it.
+Task<void> run_device(MainLoop& loop, KernelDevice& device, Event& end) {
+  co_await loop.context().service<ThreadPool>().run([&device] { device.run(); });
+  end.set();
+}
+
+Task<void> find_partitions(MainLoop& loop, const KernelDevice& device) {
+  co_await loop.context().service<ThreadPool>().run([&device] { device.find_partitions(); });
 }
 
 Task<std::vector<ListeningSocket>> listen(Tool& tool, const NbdStart& start) {
@@ -196,11 +217,13 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
   std::optional<Error> failure;
   CancelSource stop_watching;
   TaskScope watching;
+  std::optional<KernelDevice> device;
+  TaskScope using_device;
   std::unique_ptr<NbdServer> server;
   std::shared_ptr<NbdExport> served;
   Backend& image = *backend;
   try {
-    if (line.connect) refuse_device(*line.connect);
+    if (line.connect) device.emplace(*line.connect);
     ExportSettings settings = settings_of(line);
     for (const std::string& name : line.bitmaps)
       settings.bitmaps.push_back(
@@ -218,6 +241,13 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
     PidFile pid_file;
     if (line.pid_file) pid_file = PidFile(*line.pid_file);
     pid_file.keep();  // as qemu-nbd's: whoever reads it to end the server may remove it
+    if (device) {
+      co_await connect_device(tool, *server, *device, line.export_name);
+      using_device.spawn(run_device(tool.loop(), *device, end.reached));
+      using_device.spawn(find_partitions(tool.loop(), *device));
+      if (line.verbose && !line.fork)
+        fmt::print(stderr, "NBD device {} is now connected to {}\n", *line.connect, line.image);
+    }
     start.ready();
     watching.spawn(
         end_on_signal(tool.loop(), start.signals.get(), stop_watching.token(), end.reached));
@@ -232,6 +262,7 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
     co_await server->remove_export(served);
     co_await server->stop();
   }
+  co_await using_device.join();
   co_await image.close(tool.loop());
   if (failure) throw *std::move(failure);
   co_return 0;

@@ -84,7 +84,7 @@ Task<ExportInfo> Handshake::negotiate() {
   if (std::optional<ExportInfo> oldstyle = co_await greet()) co_return *std::move(oldstyle);
   if (options_.tls) co_await start_tls();
   if (fixed_) {
-    co_await agree_on_mode();
+    if (!options_.simple_replies) co_await agree_on_mode();
     ExportInfo info;
     info.name = options_.export_name;
     if (mode_ != ReplyMode::simple) co_await set_context(info);

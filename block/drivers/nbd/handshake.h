@@ -20,6 +20,8 @@ struct HandshakeOptions {
   std::string export_name;
   // The metadata context to ask for; where the server has not got it there is none.
   std::string context{"base:allocation"};
+  // Asks for nothing that makes replies other than simple ones, and for no context.
+  bool simple_replies = false;
   // Null: no TLS. `tls_hostname` is what the server's certificate must name.
   std::shared_ptr<const TlsCredentials> tls;
   std::string tls_hostname;

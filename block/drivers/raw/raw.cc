@@ -95,7 +95,13 @@ class RawDriver final : public Driver {
   WriteFlags zero_flags() const noexcept override {
     return {WriteFlag::fua, WriteFlag::may_unmap, WriteFlag::no_fallback, WriteFlag::unchanged};
   }
-  Limits limits(const Limits& of_children) const noexcept override { return of_children; }
+  // What is guarded is written in whole sectors.
+  Limits limits(const Limits& of_children) const noexcept override {
+    Limits limits = of_children;
+    if (node().options().guessed_format)
+      limits.request_alignment = std::max<uint32_t>(limits.request_alignment, kSectorSize);
+    return limits;
+  }
   bool has_zero_init() const noexcept override { return file_->node().driver().has_zero_init(); }
 
   boost::json::object strong_options() const override {

@@ -137,10 +137,14 @@ Task<void> NbdServer::accept_loop(Listener& listener) {
     Result<UniqueFd> accepted = co_await listener.accept(stopping_.token());
     if (!accepted) co_return;
     // One client too many is left waiting here, and the next ones in the socket's backlog.
-    Semaphore::Units units = co_await connections_.acquire();
+    co_await take_in(std::move(accepted).value());
     if (stopping_.is_cancelled()) co_return;
-    scope_.spawn(serve(std::move(accepted).value(), std::move(units)));
   }
+}
+
+Task<void> NbdServer::take_in(UniqueFd fd) {
+  Semaphore::Units units = co_await connections_.acquire();
+  if (!stopping_.is_cancelled()) scope_.spawn(serve(std::move(fd), std::move(units)));
 }
 
 Task<void> NbdServer::serve(UniqueFd fd, Semaphore::Units units) {

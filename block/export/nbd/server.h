@@ -61,6 +61,9 @@ class NbdServer {
   void expect_exports() noexcept { exports_.complete().reset(); }
   void exports_complete() noexcept { exports_.complete().set(); }
 
+  // As if it had come to a listening socket.
+  void accept(UniqueFd client) { scope_.spawn(take_in(std::move(client))); }
+
   // Throws Error where the name is taken.
   void add_export(std::shared_ptr<NbdExport> added);
   // Takes the export out, disconnects its clients, and waits until they are gone; its Backend is
@@ -74,6 +77,7 @@ class NbdServer {
   struct Client;
 
   Task<void> accept_loop(Listener& listener);
+  Task<void> take_in(UniqueFd fd);
   Task<void> serve(UniqueFd fd, Semaphore::Units units);
   Task<std::optional<Agreement>> shake_hands(Client& client);
   Task<void> limit_handshake(Client& client, CancelToken done);
