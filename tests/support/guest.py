@@ -64,8 +64,8 @@ def missing_fio():
 
 
 def kernel_module(name):
-    """The file of a driver of the guest's kernel, "block/nbd"; None where there is none."""
-    found = kernel_root() and list(kernel_root().glob(f"lib/modules/*/kernel/drivers/{name}.ko"))
+    """The file of a module of the guest's kernel, "net/vmw_vsock/vsock"; None: there is none."""
+    found = kernel_root() and list(kernel_root().glob(f"lib/modules/*/kernel/{name}.ko"))
     return found[0] if found else None
 
 
