@@ -1,36 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What NBD servers and clients of others have suffered, and where it is tried here.
-
-A server's clients (files: hostile = test_hostile.py, tls = test_nbd_tls.py, this = this one):
-
-  names over 256 bytes (CVE-2017-15118)                 hostile: test_unknown_name_*, test_name_*
-  options of 4 GiB (CVE-2017-15119)                     hostile: test_option_over_32_mib_*
-  port scans, early ends (CVE-2017-9524)                hostile: test_junk_*, test_connect_*
-  junk in the handshake (CVE-2017-7539)                 hostile: test_fuzz_bytes_in_each_state
-  an end after ABORT (CVE-2017-10664)                   hostile: test_abort_and_gone
-  error texts of long names (CVE-2020-10761)            hostile: test_error_text_*, test_long_*
-  clients without end, stalls, stops (CVE-2024-7409)    hostile: test_two_hundred_*, test_stalled_*,
-                                                        test_server_stop_*, test_idle_*
-  work before the handshake (CVE-2019-14850, -14851)    hostile: test_no_node_is_touched_*,
-                                                        test_request_before_go_*
-  what was said before STARTTLS (CVE-2021-3716)         tls: test_starttls_forgets_*
-  status across the end (CVE-2025-47711, -47712)        hostile: test_block_status_*, test_extents_*
-  lengths of names that lie (CVE-2022-26495)            hostile: test_name_length_*, test_short_*
-  closed in mid-TLS (CVE-2023-3354, CVE-2025-11234)     tls: test_thousands_of_half_way_*
-  a node that moves under load (fd6afc501a)             this: test_node_moves_*
-  the server's own client (89179bb4d9)                  this: test_own_*
-
-A client's servers (client = test_nbd_client.py; the fuzzer nbd-client, too):
-
-  junk and an early end (CVE-2017-2630, a5068244b4)     client: test_junk_in_the_handshake_*
-  lengths of payloads (70fa99f445)                      client: test_reply_that_breaks_*
-  lengths of contexts (260e34dbb7)                      this: test_context_*
-  TLS left out (CVE-2019-14842)                         client: test_tls_uri_without_*,
-                                                        tls: test_client_with_credentials_*
-  errors taken for zeroes (CVE-2022-0485)               client: test_copy_with_a_read_error_fails
-  certificates not looked at (CVE-2024-7383)            tls: test_client_refuses_a_server_*
-  endless lists (CVE-2021-20286)                        this: test_list_*
-"""
+"""What NBD servers and clients of others have suffered and no other file tries: nodes that move, a
+server's own client, and a client's servers that talk too much. The whole list is in attacks.md."""
 
 import contextlib
 import os

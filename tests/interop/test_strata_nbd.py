@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -191,6 +192,17 @@ def test_ends_with_its_only_client(place, serve):
     assert process.wait(30 * slow_factor()) == 0
     assert (place / "a.img").read_bytes()[:65536] == b"\x08" * 65536
     assert not (place / "sock").exists()
+
+
+def test_port_scan_does_not_end_a_server_for_one_client(place, serve):
+    process = serve("-f", "raw", "a.img")
+    for turn in range(200):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(place / "sock"))
+            sock.sendall((b"", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 4)[turn % 3])
+    assert process.poll() is None
+    qemu_io(uri(place), "read -P 7 0 1M")
+    assert process.wait(30 * slow_factor()) == 0
 
 
 def test_persistent_server_stays_until_it_is_told(place, serve):
