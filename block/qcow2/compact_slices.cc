@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/qcow2/compact_slices.h"
 
+#include <new>
+
 #include "block/qcow2/slice_memory.h"
 
 namespace strata::qcow2 {
@@ -8,7 +10,9 @@ namespace strata::qcow2 {
 void CompactSlices::configure(const Geometry& geometry, uint64_t bytes) {
   step_ = geometry.cluster_size();
   words_per_entry_ = geometry.extended_l2() ? 2 : 1;
-  entries_ = std::vector<Entry>(bytes / sizeof(Entry) / kWays * kWays);
+  count_ = bytes / sizeof(Entry) / kWays * kWays;
+  entries_.reset(count_ != 0 ? static_cast<Entry*>(std::calloc(count_, sizeof(Entry))) : nullptr);
+  if (count_ != 0 && !entries_) throw std::bad_alloc();
 }
 
 L2Entry CompactSlices::entry_of(const Run& run, size_t index) const noexcept {
@@ -17,7 +21,7 @@ L2Entry CompactSlices::entry_of(const Run& run, size_t index) const noexcept {
 }
 
 bool CompactSlices::load(SliceIndex slice, Runs& runs) const noexcept {
-  if (entries_.empty()) return false;
+  if (count_ == 0) return false;
   for (size_t way = first_way(slice), end = way + kWays; way < end; ++way) {
     const Entry& entry = entries_[way];
     for (;;) {
@@ -84,7 +88,7 @@ void CompactSlices::store(Entry& entry, uint64_t tag, const Runs& runs) noexcept
 
 void CompactSlices::put(SliceIndex slice, const uint64_t* words, size_t entries) noexcept {
   Runs runs;
-  if (entries_.empty() || !describe(words, entries, runs)) return;
+  if (count_ == 0 || !describe(words, entries, runs)) return;
   size_t first = first_way(slice);
   size_t chosen = first + next_victim_++ % kWays;
   for (size_t way = first; way < first + kWays; ++way) {
@@ -108,7 +112,7 @@ bool CompactSlices::take(SliceIndex slice, uint64_t* words, size_t entries) noex
 }
 
 void CompactSlices::drop(SliceIndex slice) noexcept {
-  if (entries_.empty()) return;
+  if (count_ == 0) return;
   for (size_t way = first_way(slice), end = way + kWays; way < end; ++way) {
     if (entries_[way].tag.load(std::memory_order_relaxed) == slice.value + 1)
       store(entries_[way], 0, Runs{});
@@ -116,7 +120,8 @@ void CompactSlices::drop(SliceIndex slice) noexcept {
 }
 
 void CompactSlices::clear() noexcept {
-  for (Entry& entry : entries_) store(entry, 0, Runs{});
+  for (Entry& entry : std::span(entries_.get(), count_))
+    if (entry.tag.load(std::memory_order_relaxed) != 0) store(entry, 0, Runs{});
 }
 
 }  // namespace strata::qcow2

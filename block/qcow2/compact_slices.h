@@ -8,8 +8,9 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <span>
-#include <vector>
 
 #include "block/qcow2/format/entries.h"
 #include "block/qcow2/slice_index.h"
@@ -20,7 +21,7 @@ class CompactSlices {
  public:
   static constexpr size_t kMostRuns = 6;
 
-  // In about so many bytes.
+  // In about so many bytes, which the host gives as they are used. Throws std::bad_alloc.
   void configure(const Geometry& geometry, uint64_t bytes);
 
   // Any context, without waiting: copies the entries from `first` on. False: not here.
@@ -49,7 +50,7 @@ class CompactSlices {
     std::array<Run, kMostRuns> run;
     size_t count = 0;
   };
-  // A sequence lock over words that are themselves atomic, as in the cache.
+  // A sequence lock over words that are themselves atomic, as in the cache. All zeroes: nothing.
   struct Entry {
     std::atomic<uint32_t> version{0};
     std::atomic<uint32_t> count{0};
@@ -57,15 +58,20 @@ class CompactSlices {
     std::array<std::array<std::atomic<uint64_t>, 3>, kMostRuns> runs{};
   };
 
+  struct Free {
+    void operator()(Entry* entries) const noexcept { std::free(entries); }
+  };
+
   size_t first_way(SliceIndex slice) const noexcept {
-    return slice.value % (entries_.size() / kWays) * kWays;
+    return slice.value % (count_ / kWays) * kWays;
   }
   bool load(SliceIndex slice, Runs& runs) const noexcept;
   L2Entry entry_of(const Run& run, size_t index) const noexcept;
   bool describe(const uint64_t* words, size_t entries, Runs& runs) const noexcept;
   void store(Entry& entry, uint64_t tag, const Runs& runs) noexcept;
 
-  std::vector<Entry> entries_;
+  std::unique_ptr<Entry[], Free> entries_;
+  size_t count_ = 0;
   uint64_t step_ = 0;
   unsigned words_per_entry_ = 1;
   size_t next_victim_ = 0;

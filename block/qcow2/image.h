@@ -24,6 +24,7 @@
 
 #include "block/coro/mutex.h"
 #include "block/coro/range_lock.h"
+#include "block/coro/semaphore.h"
 #include "block/coro/turnstile.h"
 #include "block/graph/driver.h"
 #include "block/graph/edge.h"
@@ -403,6 +404,8 @@ class Image {
   Mutex metadata_;
   RangeLock allocating_;
   Turnstile packing_order_;
+  // More at once than there are processors would only take memory.
+  Semaphore packers_{std::max(1u, std::thread::hardware_concurrency())};
   std::optional<int> compression_level_;
   Epochs epochs_;
 

@@ -89,6 +89,7 @@ Task<Status> Image::write_packed(GuestOffset offset, IoVector from) {
 Task<Status> Image::pack(Packing& packing, GuestOffset offset, IoVector from) {
   uint64_t size = geometry_.cluster_size();
   uint64_t all = geometry_.round_up(from.size());
+  Semaphore::Units processor = co_await packers_.acquire();
   packing.memory = AlignedBuffer(all);
   if (!packing.memory) co_return Status::error(ENOMEM);
   const std::byte* plain = from.contiguous();

@@ -15,7 +15,7 @@ namespace strata::tools {
 namespace {
 
 constexpr uint64_t kBufferSize = 2 << 20;
-constexpr uint64_t kPackedAtOnce = 1 << 20;
+constexpr uint64_t kPackedAtOnce = 256 << 10;
 constexpr uint64_t kCopiedInHost = 64 << 20;
 constexpr uint64_t kMaxZeroRun = 1 << 30;
 
