@@ -94,7 +94,7 @@ TEST_CASE_METHOD(Events, "other events are not limited", "[storage-daemon]") {
 struct Client {
   AioContext context{"test"};
   MainLoop loop{context};
-  Daemon daemon{loop, PassedFds()};
+  Daemon daemon{loop, PassedFds(), nullptr};
   std::unique_ptr<SocketStream> stream;
   std::unique_ptr<QmpSession> session;
   TaskScope scope;
