@@ -12,62 +12,29 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"progress", no_argument, nullptr, 'p'},
-                            {"quiet", no_argument, nullptr, 'q'},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"cache", required_argument, nullptr, 't'},
-                            {"options", required_argument, nullptr, 'o'},
-                            {"force", no_argument, nullptr, kForce},
-                            {nullptr, 0, nullptr, 0}};
-
 constexpr char kEncrypt[] = "encrypt.";
 
 struct Request {
-  std::optional<std::string> format;
+  ImageChoice image{.flags = {.writable = true, .discard_unmap = true}};
   std::string options;
-  OpenFlags flags{.writable = true, .discard_unmap = true};
-  bool image_options = false;
   bool progress = false;
   bool quiet = false;
   bool force = false;
 };
 
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("ho:f:t:pq", kOptions)) != -1;) {
-    switch (option) {
-      case 'f':
-        request.format = words.value();
-        break;
-      case 'o':
-        append_option_list(request.options, words.value());
-        break;
-      case 't':
-        if (!set_cache_mode(request.flags, words.value()))
-          throw Error("Invalid cache option: {}", words.value());
-        break;
-      case 'p':
-        request.progress = true;
-        break;
-      case 'q':
-        request.quiet = true;
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      case kForce:
-        request.force = true;
-        break;
-      default:
-        break;
-    }
-  }
+std::vector<std::string> parse(Words& words, Request& request) {
+  std::vector<std::string> rest = words.parse({
+      option_list_option("-o, --options LIST", request.options),
+      format_option(request.image),
+      image_options_option(request.image),
+      cache_option(request.image),
+      {"--force", "do what cannot be undone, such as erasing the last key", set(request.force)},
+      progress_option(request.progress),
+      quiet_option(request.quiet),
+  });
   if (request.options.empty()) throw UsageError{"Must specify options (-o)"};
   if (request.quiet) request.progress = false;
-  return request;
+  return rest;
 }
 
 std::span<const CreateOption> amend_options(const std::string& format) {
@@ -169,13 +136,12 @@ Task<void> amend_qcow2(MainLoop& loop, Backend& image, CreateValues values,
 }  // namespace
 
 Task<int> run_amend(Images& images, Words& words) {
-  Request request = parse(words);
-  std::vector<std::string> rest = words.rest();
-  if (request.format && is_help_option(request.options))
-    co_return print_amend_help(images.tool().layer(), *request.format);
+  Request request;
+  std::vector<std::string> rest = parse(words, request);
+  if (request.image.format && is_help_option(request.options))
+    co_return print_amend_help(images.tool().layer(), *request.image.format);
   if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  Backend* image =
-      co_await images.open(rest[0], request.format, request.image_options, request.flags);
+  Backend* image = co_await images.open(rest[0], request.image);
   std::string format(image->node().format_name());
   if (is_help_option(request.options)) co_return print_amend_help(images.tool().layer(), format);
   CreateValues values = parse_values(format, request.options);

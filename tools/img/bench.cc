@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <charconv>
 #include <chrono>
 #include <cstring>
 
@@ -10,17 +9,8 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"flush-interval", required_argument, nullptr, kFlushInterval},
-                            {"pattern", required_argument, nullptr, kPattern},
-                            {"no-drain", no_argument, nullptr, kNoDrain},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {nullptr, 0, nullptr, 0}};
-
 struct Request {
-  std::optional<std::string> format;
-  OpenFlags flags;
+  ImageChoice image;
   int count = 75000;
   int depth = 64;
   int64_t offset = 0;
@@ -30,81 +20,45 @@ struct Request {
   int flush_interval = 0;
   bool drain_for_flush = true;
   bool quiet = false;
-  bool image_options = false;
-  bool help = false;
 };
 
-int parse_int(const std::string& text, const char* what, int min, int max) {
-  int value = 0;
-  const char* end = text.data() + text.size();
-  auto [rest, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || rest != end || value < min || value > max)
-    throw Error("Invalid {} specified", what);
-  return value;
+Take aio_into(OpenFlags& flags) {
+  return [&flags](const std::string& mode) {
+    if (!set_aio_mode(flags, mode)) throw Error("Invalid aio option: {}", mode);
+  };
 }
 
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("hc:d:f:ni:o:qs:S:t:wU", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        request.help = true;
-        break;
-      case 'c':
-        request.count = parse_int(words.value(), "request count", 0, INT32_MAX);
-        break;
-      case 'd':
-        request.depth = parse_int(words.value(), "queue depth", 1, INT32_MAX);
-        break;
-      case 'f':
-        request.format = words.value();
-        break;
-      case 'n':
-        set_aio_mode(request.flags, "native");
-        break;
-      case 'i':
-        if (!set_aio_mode(request.flags, words.value()))
-          throw Error("Invalid aio option: {}", words.value());
-        break;
-      case 'o':
-        request.offset = parse_number(words.value(), "offset");
-        break;
-      case 'q':
-        request.quiet = true;
-        break;
-      case 's':
-        request.size = parse_number(words.value(), "buffer size", 1, INT32_MAX);
-        break;
-      case 'S':
-        request.step = parse_number(words.value(), "step_size", 1, INT32_MAX);
-        break;
-      case 't':
-        if (!set_cache_mode(request.flags, words.value())) throw Error("Invalid cache mode");
-        break;
-      case 'w':
-        request.flags.writable = true;
-        break;
-      case 'U':
-        request.flags.force_share = true;
-        break;
-      case kPattern:
-        request.pattern = parse_int(words.value(), "pattern byte", 0, 0xff);
-        break;
-      case kFlushInterval:
-        request.flush_interval = parse_int(words.value(), "flush interval", 0, INT32_MAX);
-        break;
-      case kNoDrain:
-        request.drain_for_flush = false;
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
+std::string parse(Words& words, Request& request) {
+  OpenFlags& flags = request.image.flags;
+  std::string name = words.parse_for_image({
+      {"-c, --count N", "how many requests (default: 75000)",
+       count_into(request.count, "request count", 0)},
+      {"-d, --depth N", "how many of them at a time (default: 64)",
+       count_into(request.depth, "queue depth", 1)},
+      {"-o, --offset BYTES", "where the first begins", size_into(request.offset, "offset")},
+      {"-s, --buffer-size BYTES", "size of a request (default: 4k)",
+       size_into(request.size, "buffer size", 1, INT_MAX)},
+      {"-S, --step-size BYTES", "from one to the next (default: the size of one)",
+       size_into(request.step, "step_size", 1, INT_MAX)},
+      {"-w, --write", "write rather than read", set(flags.writable)},
+      {"--pattern BYTE", "what to write (default: 0)",
+       count_into(request.pattern, "pattern byte", 0, 0xff)},
+      {"--flush-interval N", "flush after so many writes",
+       count_into(request.flush_interval, "flush interval", 0)},
+      {"--no-drain", "flush without waiting for writes under way",
+       set(request.drain_for_flush, false)},
+      {"-i, --aio MODE", "how requests reach the kernel: threads, native or io_uring",
+       aio_into(flags)},
+      {"-n, --native", "the same as -i native",
+       [&flags](const std::string&) { set_aio_mode(flags, "native"); }},
+      format_option(request.image),
+      image_options_option(request.image),
+      {"-t, --cache MODE", "cache mode", cache_into(flags, "Invalid cache mode")},
+      force_share_option(flags),
+      quiet_option(request.quiet),
+  });
   if (request.step == 0) request.step = request.size;
-  return request;
+  return name;
 }
 
 // `depth` workers take requests from one counter.
@@ -154,7 +108,7 @@ class Bench {
       --left_;
       uint64_t offset = take_offset();
       IoVector memory = IoVector::buffer(buffer_.data(), buffer_.size());
-      if (request_.flags.writable)
+      if (request_.image.flags.writable)
         fail(co_await image_.pwritev(offset, memory));
       else
         fail(co_await image_.preadv(offset, memory));
@@ -176,20 +130,14 @@ class Bench {
 }  // namespace
 
 Task<int> run_bench(Images& images, Words& words) {
-  Request request = parse(words);
-  if (request.help) {
-    print_help(images.tool().layer());
-    co_return 0;
-  }
-  std::vector<std::string> rest = words.rest();
-  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  bool writes = request.flags.writable;
+  Request request;
+  std::string name = parse(words, request);
+  bool writes = request.image.flags.writable;
   if (!writes && request.flush_interval != 0)
     throw Error("--flush-interval is only available in write tests");
   if (request.flush_interval != 0 && request.flush_interval < request.depth)
     throw Error("Flush interval can't be smaller than depth");
-  Backend* image =
-      co_await images.open(rest[0], request.format, request.image_options, request.flags);
+  Backend* image = co_await images.open(name, request.image);
   fmt::print(
       "Sending {} {} requests, {} bytes each, {} in parallel (starting at offset {}, step size "
       "{})\n",

@@ -10,21 +10,6 @@ namespace {
 
 enum BitmapOption { kAdd = 512, kRemove, kClear, kEnable, kDisable, kMerge };
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"add", no_argument, nullptr, kAdd},
-                            {"granularity", required_argument, nullptr, 'g'},
-                            {"remove", no_argument, nullptr, kRemove},
-                            {"clear", no_argument, nullptr, kClear},
-                            {"enable", no_argument, nullptr, kEnable},
-                            {"disable", no_argument, nullptr, kDisable},
-                            {"merge", required_argument, nullptr, kMerge},
-                            {"source-file", required_argument, nullptr, 'b'},
-                            {"source-format", required_argument, nullptr, 'F'},
-                            {nullptr, 0, nullptr, 0}};
-
 struct Action {
   int what;
   std::string source;  // of a merge
@@ -32,12 +17,12 @@ struct Action {
 
 struct Request {
   std::vector<Action> actions;
-  std::optional<std::string> format;
+  // Bitmaps are of one image alone. The one of which bitmaps come may stand on the one that gets
+  // them.
+  ImageChoice image{.flags = {.writable = true, .no_backing = true}};
   std::optional<std::string> source_file;
-  std::optional<std::string> source_format;
+  ImageChoice source{.flags = {.no_backing = true}};
   std::optional<uint64_t> granularity;
-  bool image_options = false;
-  bool help = false;
 
   bool has(int what) const {
     for (const Action& action : actions) {
@@ -47,37 +32,25 @@ struct Request {
   }
 };
 
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("b:f:F:g:h", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        request.help = true;
-        break;
-      case 'b':
-        request.source_file = words.value();
-        break;
-      case 'f':
-        request.format = words.value();
-        break;
-      case 'F':
-        request.source_format = words.value();
-        break;
-      case 'g':
-        request.granularity = static_cast<uint64_t>(parse_number(words.value(), "granularity", 1));
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      case kMerge:
-        request.actions.push_back({kMerge, words.value()});
-        break;
-      default:
-        request.actions.push_back({option, ""});
-        break;
-    }
-  }
-  return request;
+std::vector<std::string> parse(Words& words, Request& request) {
+  auto action = [&request](int what) -> Take {
+    return [&request, what](const std::string& of) { request.actions.push_back({what, of}); };
+  };
+  return words.parse({
+      {"--add", "make the bitmap; it records writes from now on", action(kAdd)},
+      {"-g, --granularity BYTES", "with --add: how finely it records",
+       size_into(request.granularity, "granularity", 1)},
+      {"--remove", "remove the bitmap", action(kRemove)},
+      {"--clear", "forget what it has recorded", action(kClear)},
+      {"--enable", "let it record writes", action(kEnable)},
+      {"--disable", "let it record no more writes", action(kDisable)},
+      {"--merge SOURCE", "add what the bitmap SOURCE has recorded", action(kMerge)},
+      {"-b, --source-file FILE", "with --merge: the image that has SOURCE",
+       into(request.source_file)},
+      {"-F, --source-format FMT", "format of that image", into(request.source.format)},
+      format_option(request.image),
+      image_options_option(request.image),
+  });
 }
 
 void check(const Request& request, size_t words) {
@@ -85,7 +58,7 @@ void check(const Request& request, size_t words) {
     throw Error("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge");
   if (request.granularity && !request.has(kAdd))
     throw Error("granularity only supported with --add");
-  if (request.source_format && !request.source_file) throw Error("-F only supported with -b");
+  if (request.source.format && !request.source_file) throw Error("-F only supported with -b");
   if (request.source_file && !request.has(kMerge))
     throw Error("Merge bitmap source file only supported with --merge");
   if (words != 2) throw UsageError{"Expecting filename and bitmap name"};
@@ -135,21 +108,12 @@ Task<void> act(MainLoop& loop, const Request& request, const Action& action, Nod
 }  // namespace
 
 Task<int> run_bitmap(Images& images, Words& words) {
-  Request request = parse(words);
-  if (request.help) {
-    print_help(images.tool().layer());
-    co_return 0;
-  }
-  std::vector<std::string> rest = words.rest();
+  Request request;
+  std::vector<std::string> rest = parse(words, request);
   check(request, rest.size());
-  // Bitmaps are of one image alone. The one of which bitmaps come may stand on the one that gets
-  // them.
-  OpenFlags flags{.writable = true, .no_backing = true};
-  Backend* image = co_await images.open(rest[0], request.format, request.image_options, flags);
+  Backend* image = co_await images.open(rest[0], request.image);
   Backend* source = image;
-  if (request.source_file)
-    source = co_await images.open(*request.source_file, request.source_format, false,
-                                  {.no_backing = true});
+  if (request.source_file) source = co_await images.open(*request.source_file, request.source);
   std::optional<Error> failed;
   const Action* now = nullptr;
   try {

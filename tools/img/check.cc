@@ -11,17 +11,6 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"repair", required_argument, nullptr, 'r'},
-                            {"output", required_argument, nullptr, kOutput},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"cache", required_argument, nullptr, 'T'},
-                            {"quiet", no_argument, nullptr, 'q'},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {nullptr, 0, nullptr, 0}};
-
 // What the exit status says of the image.
 constexpr int kFailed = 1;
 constexpr int kCorrupt = 2;
@@ -29,52 +18,32 @@ constexpr int kLeaks = 3;
 constexpr int kNotSupported = 63;  // a format that has nothing to check
 
 struct Options {
-  std::optional<std::string> format;
-  bool image_options = false;
+  ImageChoice image{.flags = {.to_check = true}};
   bool quiet = false;
   OutputFormat output = OutputFormat::human;
   qcow2::CheckFix fix;
-  OpenFlags flags;
 };
 
-Options read_options(Images& images, Words& words) {
-  Options options;
-  options.flags.to_check = true;
-  for (int option; (option = words.next("hf:r:T:qU", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        print_help(images.tool().layer());
-        throw Exit{0};
-      case 'f':
-        options.format = words.value();
-        break;
-      case 'r':
-        if (words.value() != "leaks" && words.value() != "all")
-          throw UsageError{"-r expects 'leaks' or 'all', not '" + words.value() + "'"};
-        options.flags.writable = true;
-        options.fix = {.leaks = true, .errors = words.value() == "all"};
-        break;
-      case 'T':
-        if (!set_cache_mode(options.flags, words.value()))
-          throw Error("Invalid source cache option: {}", words.value());
-        break;
-      case 'q':
-        options.quiet = true;
-        break;
-      case 'U':
-        options.flags.force_share = true;
-        break;
-      case kOutput:
-        options.output = parse_output_format(words.value());
-        break;
-      case kImageOpts:
-        options.image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
-  return options;
+Take repair_into(Options& options) {
+  return [&options](const std::string& what) {
+    if (what != "leaks" && what != "all")
+      throw UsageError{"-r expects 'leaks' or 'all', not '" + what + "'"};
+    options.image.flags.writable = true;
+    options.fix = {.leaks = true, .errors = what == "all"};
+  };
+}
+
+std::string parse(Words& words, Options& options) {
+  return words.parse_for_image({
+      {"-r, --repair WHAT", "repair \"leaks\" alone, which does no harm, or \"all\"",
+       repair_into(options)},
+      output_option(options.output),
+      format_option(options.image),
+      image_options_option(options.image),
+      source_cache_option(options.image.flags),
+      force_share_option(options.image.flags),
+      quiet_option(options.quiet),
+  });
 }
 
 // Findings are the matter of a log, and shown even to who wants it quiet.
@@ -134,11 +103,9 @@ Task<Result<qcow2::CheckResult>> check_twice(qcow2::Image& image, const Options&
 }  // namespace
 
 Task<int> run_check(Images& images, Words& words) {
-  Options options = read_options(images, words);
-  std::vector<std::string> rest = words.rest();
-  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  Backend* disk =
-      co_await images.open(rest[0], options.format, options.image_options, options.flags);
+  Options options;
+  std::string name = parse(words, options);
+  Backend* disk = co_await images.open(name, options.image);
   qcow2::Image* image = qcow2::image_of(disk->node());
   if (image == nullptr) {
     log_error("This image format does not support checks");
@@ -151,7 +118,7 @@ Task<int> run_check(Images& images, Words& words) {
   }
   if (options.output == OutputFormat::json)
     fmt::print("{}\n", qapi::write_json(qapi::to_json(qcow2::image_check(
-                                            *result, rest[0], disk->node().format_name())),
+                                            *result, name, disk->node().format_name())),
                                         qapi::JsonStyle::pretty));
   else if (!options.quiet)
     print_for_humans(*result);

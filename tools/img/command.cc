@@ -1,54 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tools/img/command.h"
 
-#include <cerrno>
-
-#include "tools/common/numbers.h"
-#include "tools/common/objects.h"
-
 namespace strata::tools {
-
-int Words::next(const char* letters, const option* options) {
-  opterr = 0;
-  std::string quiet = std::string(":") + letters;
-  int found = ::getopt_long(argc_, argv_, quiet.c_str(), options, nullptr);
-  switch (found) {
-    case ':':
-      throw UsageError{fmt::format("missing argument for option '{}'", argv_[optind - 1])};
-    case '?':
-      throw UsageError{fmt::format("unrecognized option '{}'", argv_[optind - 1])};
-    case 'h':
-      print_command_help(argv_[0]);
-      throw Exit{0};
-    case kObject:
-      if (auto help = object_help(optarg)) {
-        std::fputs(help->c_str(), stdout);
-        throw Exit{0};
-      }
-      define_object(optarg);
-      return next(letters, options);
-    default:
-      return found;
-  }
-}
-
-OutputFormat parse_output_format(const std::string& name) {
-  if (name == "human") return OutputFormat::human;
-  if (name == "json") return OutputFormat::json;
-  throw UsageError{fmt::format("--output expects 'human' or 'json', not '{}'", name)};
-}
-
-int64_t parse_number(const std::string& text, std::string_view what, int64_t min, int64_t max) {
-  Result<int64_t> number = parse_size(text);
-  // A plain negative number is one that is out of range.
-  bool negative = text.size() > 1 && text[0] == '-' &&
-                  text.find_first_not_of("0123456789", 1) == std::string::npos;
-  if (!number && number.error_number() == EINVAL && !negative)
-    throw Error("Invalid {} specified: '{}'", what, text);
-  if (!number || *number < min || *number > max)
-    throw Error("Invalid {} specified. Must be between {} and {}.", what, min, max);
-  return *number;
-}
 
 // A comma in a value is doubled, and so divides nothing.
 bool is_help_option(std::string_view options) {
@@ -68,18 +21,17 @@ bool is_help_option(std::string_view options) {
   return false;
 }
 
-Task<Backend*> Images::open(std::string name, std::optional<std::string> format, bool image_options,
-                            OpenFlags flags, boost::json::object more) {
+Task<Backend*> Images::open(std::string name, ImageChoice how, boost::json::object more) {
   ImageSource source;
   source.options = std::move(more);
   std::optional<Error> failed;
   try {
-    if (image_options)
+    if (how.by_options)
       source.options = parse_image_options(name, "file");
     else
       source.filename = name;
-    source.format = std::move(format);
-    open_.push_back(co_await open_backend(tool_, std::move(source), flags));
+    source.format = std::move(how.format);
+    open_.push_back(co_await open_backend(tool_, std::move(source), how.flags));
   } catch (Error& error) {
     failed = std::move(error).prepend(fmt::format("Could not open '{}': ", name));
   }

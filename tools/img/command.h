@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the sub-commands share: their words, the images they open, how they complain.
+// What the sub-commands share: the images they open, and the table of them all.
 #pragma once
-
-#include <getopt.h>
 
 #include <memory>
 #include <optional>
@@ -13,71 +11,10 @@
 #include <vector>
 
 #include "block/io/backend.h"
-#include "tools/common/image.h"
 #include "tools/common/tool.h"
+#include "tools/img/options.h"
 
 namespace strata::tools {
-
-// The command was called in a wrong way: the text is followed by a pointer to the help.
-struct UsageError {
-  std::string text;
-};
-
-// A command that is to end at once, having said all there is to say.
-struct Exit {
-  int status;
-};
-
-// Values that long options without a letter yield.
-enum LongOption {
-  kOutput = 256,
-  kBackingChain,
-  kObject,
-  kImageOpts,
-  kTargetImageOpts,
-  kSize,
-  kPreallocation,
-  kShrink,
-  kSalvage,
-  kTargetIsZero,
-  kBitmaps,
-  kSkipBroken,
-  kPattern,
-  kFlushInterval,
-  kNoDrain,
-  kCompressionLevel,
-  kForce,
-  kLimits,
-};
-
-// The words of a command, the first of which is its name.
-class Words {
- public:
-  Words(int argc, char** argv) : argc_(argc), argv_(argv) {}
-
-  // The next option, -1 after the last. Throws UsageError for an unknown one, or one without its
-  // value. --object and --help are dealt with here.
-  int next(const char* letters, const option* options);
-  std::string value() const { return optarg; }
-  std::vector<std::string> rest() const { return {argv_ + optind, argv_ + argc_}; }
-  // Before the first option has been read: the words as they stand, without the name; and the last
-  // one, which is taken away.
-  std::vector<std::string> all() const { return {argv_ + 1, argv_ + argc_}; }
-  std::string take_last() { return argv_[--argc_]; }
-  std::string_view command() const { return argv_[0]; }
-
- private:
-  int argc_;
-  char** argv_;
-};
-
-enum class OutputFormat { human, json };
-// Throws UsageError.
-OutputFormat parse_output_format(const std::string& name);
-// "Invalid WHAT specified: ..." is thrown for what is none.
-int64_t parse_number(const std::string& text, std::string_view what, int64_t min = 0,
-                     int64_t max = INT64_MAX);
-bool is_help_option(std::string_view options);
 
 // Where and how a command's images are opened.
 class Images {
@@ -85,11 +22,8 @@ class Images {
   explicit Images(Tool& tool) : tool_(tool) {}
 
   Tool& tool() noexcept { return tool_; }
-  // The format is ignored where `image_options` says that `name` is a list of options. Throws Error
-  // that names the image.
-  // `more`: options besides the name.
-  Task<Backend*> open(std::string name, std::optional<std::string> format, bool image_options,
-                      OpenFlags flags, boost::json::object more = {});
+  // `more`: options besides the name. Throws Error that names the image.
+  Task<Backend*> open(std::string name, ImageChoice how, boost::json::object more = {});
   // To be closed with the others.
   Backend& adopt(std::unique_ptr<Backend> image);
   Backend& adopt(NodePtr node, Permissions permissions);
@@ -106,11 +40,13 @@ using Run = Task<int> (*)(Images& images, Words& words);
 struct Subcommand {
   std::string_view name;
   Run run;
+  const char* summary;
   const char* synopsis;
 };
+bool is_help_option(std::string_view options);
 std::span<const Subcommand> subcommands() noexcept;
 void print_help(const BlockLayer& layer);
-void print_command_help(std::string_view command);
+void print_command_help(const Subcommand& command, std::span<const Option> options);
 
 Task<int> run_amend(Images&, Words&);
 Task<int> run_bench(Images&, Words&);

@@ -13,66 +13,32 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"quiet", no_argument, nullptr, 'q'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"cache", required_argument, nullptr, 't'},
-                            {"drop", no_argument, nullptr, 'd'},
-                            {"base", required_argument, nullptr, 'b'},
-                            {"rate-limit", required_argument, nullptr, 'r'},
-                            {"progress", no_argument, nullptr, 'p'},
-                            {nullptr, 0, nullptr, 0}};
-
 constexpr uint64_t kStep = 2 * 1024 * 1024;
 
 struct Request {
-  std::optional<std::string> format;
+  ImageChoice image{.flags = {.writable = true, .discard_unmap = true}};
   std::optional<std::string> base;
-  OpenFlags flags{.writable = true, .discard_unmap = true};
   uint64_t bytes_a_second = 0;
-  bool image_options = false;
   bool keep = false;  // the image is not emptied
   bool progress = false;
   bool quiet = false;
 };
 
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("f:ht:b:dpqr:", kOptions)) != -1;) {
-    switch (option) {
-      case 'f':
-        request.format = words.value();
-        break;
-      case 't':
-        if (!set_cache_mode(request.flags, words.value()))
-          throw Error("Invalid cache option: {}", words.value());
-        break;
-      case 'b':
-        request.base = words.value();
-        request.keep = true;
-        break;
-      case 'd':
-        request.keep = true;
-        break;
-      case 'p':
-        request.progress = true;
-        break;
-      case 'q':
-        request.quiet = true;
-        break;
-      case 'r':
-        request.bytes_a_second = static_cast<uint64_t>(parse_number(words.value(), "rate limit"));
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
-  return request;
+std::string parse(Words& words, Request& request) {
+  std::string name = words.parse_for_image({
+      {"-b, --base FILE", "the image below into which to write; the one above is not emptied",
+       into(request.base)},
+      {"-d, --drop", "do not empty the image", set(request.keep)},
+      {"-r, --rate-limit BYTES", "so much a second at most",
+       size_into(request.bytes_a_second, "rate limit")},
+      format_option(request.image),
+      image_options_option(request.image),
+      cache_option(request.image),
+      progress_option(request.progress),
+      quiet_option(request.quiet),
+  });
+  if (request.base) request.keep = true;
+  return name;
 }
 
 // What lies above the base goes into it.
@@ -140,10 +106,10 @@ class Commit {
 // The chain down to the image that is to be written to.
 Task<std::vector<ChainLink>> look_at_chain(Images& images, const Request& request,
                                            const std::string& name) {
-  OpenFlags flags = request.flags;
-  flags.writable = false;
-  flags.will_write = true;
-  Backend* image = co_await images.open(name, request.format, request.image_options, flags);
+  ImageChoice how = request.image;
+  how.flags.writable = false;
+  how.flags.will_write = true;
+  Backend* image = co_await images.open(name, std::move(how));
   Node* base = image->node().backing();
   if (request.base) {
     base = find_in_chain(image->node(), *request.base);
@@ -176,7 +142,7 @@ Task<void> commit(Images& images, const Request& request, const std::string& nam
   const PermissionSet needed{Permission::consistent_read, Permission::write, Permission::resize};
   Backend& base = images.adopt(nodes.back(), {needed, kAllPermissions});
   Backend& top = images.adopt(nodes.front(), {needed, kAllPermissions});
-  base.set_write_cache(!request.flags.write_through);
+  base.set_write_cache(!request.image.flags.write_through);
   nodes.clear();
   co_await Commit(tool, request, top, base).run();
   if (request.keep) co_return;
@@ -187,10 +153,9 @@ Task<void> commit(Images& images, const Request& request, const std::string& nam
 }  // namespace
 
 Task<int> run_commit(Images& images, Words& words) {
-  Request request = parse(words);
-  std::vector<std::string> rest = words.rest();
-  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  co_await commit(images, request, rest[0]);
+  Request request;
+  std::string name = parse(words, request);
+  co_await commit(images, request, name);
   if (!request.quiet) fmt::print("Image committed.\n");
   co_return 0;
 }

@@ -9,66 +9,38 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {nullptr, 0, nullptr, 0}};
-
 constexpr size_t kBufferSize = 2 << 20;
 constexpr size_t kUnit = 512;
 constexpr int kDifferent = 1;
 constexpr int kFailed = 2;
 
 struct Request {
-  std::optional<std::string> formats[2];
-  OpenFlags flags;
-  bool image_options = false;
+  ImageChoice images[2];
   bool strict = false;
   bool quiet = false;
   bool progress = false;
-  bool help = false;
 };
 
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("hf:F:T:pqsU", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        request.help = true;
-        break;
-      case 'f':
-        request.formats[0] = words.value();
-        break;
-      case 'F':
-        request.formats[1] = words.value();
-        break;
-      case 'T':
-        if (!set_cache_mode(request.flags, words.value())) {
-          log_error("Invalid source cache option: {}", words.value());
-          throw Exit{kFailed};
-        }
-        break;
-      case 'p':
-        request.progress = true;
-        break;
-      case 'q':
-        request.quiet = true;
-        break;
-      case 's':
-        request.strict = true;
-        break;
-      case 'U':
-        request.flags.force_share = true;
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
-  return request;
+std::vector<std::string> parse(Words& words, Request& request) {
+  auto& [first, second] = request.images;
+  auto cache = [&](const std::string& mode) {
+    if (set_cache_mode(first.flags, mode)) return;
+    log_error("Invalid source cache option: {}", mode);
+    throw Exit{kFailed};
+  };
+  std::vector<std::string> names = words.parse({
+      {"-f, --a-format FMT", "format of the first image (default: guessed)", into(first.format)},
+      {"-F, --b-format FMT", "format of the second image", into(second.format)},
+      image_options_option(first),
+      {"-T, --cache MODE", "cache mode of both", cache},
+      force_share_option(first.flags),
+      {"-s, --strict", "size and allocation have to be the same, too", set(request.strict)},
+      progress_option(request.progress),
+      quiet_option(request.quiet),
+  });
+  second.by_options = first.by_options;
+  second.flags = first.flags;
+  return names;
 }
 
 // One of the images, and its part of what is looked at; while one buffer is, the other is filled.
@@ -242,20 +214,15 @@ class Comparison {
 }  // namespace
 
 Task<int> run_compare(Images& images, Words& words) {
-  Request request = parse(words);
-  if (request.help) {
-    print_help(images.tool().layer());
-    co_return 0;
-  }
-  std::vector<std::string> rest = words.rest();
+  Request request;
+  std::vector<std::string> rest = parse(words, request);
   if (rest.size() != 2) throw UsageError{"Expecting two image file names"};
   Side sides[2];
   std::optional<Error> failed;
   try {
     for (int i = 0; i < 2; ++i) {
       sides[i].name = rest[i];
-      sides[i].image =
-          co_await images.open(rest[i], request.formats[i], request.image_options, request.flags);
+      sides[i].image = co_await images.open(rest[i], request.images[i]);
     }
   } catch (const Error& error) {
     failed = error;

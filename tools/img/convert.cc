@@ -13,41 +13,27 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {"target-image-opts", no_argument, nullptr, kTargetImageOpts},
-                            {"salvage", no_argument, nullptr, kSalvage},
-                            {"target-is-zero", no_argument, nullptr, kTargetIsZero},
-                            {"bitmaps", no_argument, nullptr, kBitmaps},
-                            {"skip-broken-bitmaps", no_argument, nullptr, kSkipBroken},
-                            {"compression-level", required_argument, nullptr, kCompressionLevel},
-                            {nullptr, 0, nullptr, 0}};
-
 constexpr int64_t kMaxSparse = 16 << 20;
 constexpr int kMaxWorkers = 16;
 
 struct Request {
-  std::optional<std::string> format;
-  std::string output_format = "raw";
+  ImageChoice source{.flags = {.no_share = true}};
+  std::optional<std::string> output_format;  // raw
   std::optional<std::string> backing;
   std::optional<std::string> backing_format;
   std::string options;
   std::optional<SnapshotChoice> snapshot;
   std::optional<int> compression_level;
   std::string target_cache = "unsafe";
-  OpenFlags source_flags{.no_share = true};
   CopyOptions copy;
   bool explicit_sparse = false;
-  bool image_options = false;
-  bool target_image_options = false;
-  bool has_output_format = false;
+  bool target_by_options = false;
   bool bitmaps = false;
   bool skip_broken = false;
   bool reuse_target = false;
   bool progress = false;
-  bool help = false;
+
+  std::string target_format() const { return output_format.value_or("raw"); }
 };
 
 int64_t parse_sparse(const std::string& text) {
@@ -69,126 +55,63 @@ int parse_workers(const std::string& text) {
   return static_cast<int>(*count);
 }
 
-void take_format_option(int option, const Words& words, Request& request) {
-  switch (option) {
-    case 'f':
-      request.format = words.value();
-      break;
-    case 'O':
-      request.output_format = words.value();
-      request.has_output_format = true;
-      break;
-    case 'b':
-    case 'B':
-      request.backing = words.value();
-      break;
-    case 'F':
-      request.backing_format = words.value();
-      break;
-    case 'o':
-      append_option_list(request.options, words.value());
-      break;
-    case 'l':
-      request.snapshot = parse_snapshot_choice(words.value());
-      break;
-    case 't':
-      request.target_cache = words.value();
-      break;
-    case 'T':
-      if (!set_cache_mode(request.source_flags, words.value()))
-        throw Error("Invalid source cache option: {}", words.value());
-      break;
-    default:
-      break;
-  }
-}
-
-void take_copy_option(int option, const Words& words, Request& request) {
-  switch (option) {
-    case 'S':
-      request.copy.sparse_bytes = static_cast<uint64_t>(parse_sparse(words.value()));
-      request.explicit_sparse = true;
-      break;
-    case 'm':
-      request.copy.workers = parse_workers(words.value());
-      break;
-    case 'W':
-      request.copy.in_order = false;
-      break;
-    case 'r':
-      request.copy.bytes_per_second =
-          static_cast<uint64_t>(parse_number(words.value(), "rate limit"));
-      break;
-    case 'c':
-      request.copy.compressed = true;
-      break;
-    case 'C':
-      request.copy.in_host = true;
-      request.copy.scan_data = false;
-      break;
-    case 'n':
-      request.reuse_target = true;
-      break;
-    case 'p':
-      request.progress = true;
-      break;
-    case 'q':
-      request.copy.quiet = true;
-      break;
-    case 'U':
-      request.source_flags.force_share = true;
-      break;
-    default:
-      break;
-  }
-}
-
-void take_long_option(int option, const Words& words, Request& request) {
-  switch (option) {
-    case 'h':
-      request.help = true;
-      break;
-    case kImageOpts:
-      request.image_options = true;
-      break;
-    case kTargetImageOpts:
-      request.target_image_options = true;
-      break;
-    case kSalvage:
-      request.copy.salvage = true;
-      break;
-    case kTargetIsZero:
-      request.copy.target_is_zero = true;
-      break;
-    case kBitmaps:
-      request.bitmaps = true;
-      break;
-    case kCompressionLevel:
-      request.compression_level =
-          static_cast<int>(parse_number(words.value(), "compression level", 1, 22));
-      break;
-    case kSkipBroken:
-      request.skip_broken = true;
-      break;
-    default:
-      break;
-  }
-}
-
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("hf:O:b:B:CcF:o:l:S:pt:T:qnm:WUr:", kOptions)) != -1;) {
-    take_format_option(option, words, request);
-    take_copy_option(option, words, request);
-    take_long_option(option, words, request);
-  }
-  return request;
+std::vector<std::string> parse(Words& words, Request& request) {
+  CopyOptions& copy = request.copy;
+  auto sparse = [&request](const std::string& text) {
+    request.copy.sparse_bytes = static_cast<uint64_t>(parse_sparse(text));
+    request.explicit_sparse = true;
+  };
+  auto in_host = [&copy](const std::string&) {
+    copy.in_host = true;
+    copy.scan_data = false;
+  };
+  auto workers = [&copy](const std::string& text) { copy.workers = parse_workers(text); };
+  auto snapshot = [&request](const std::string& text) {
+    request.snapshot = parse_snapshot_choice(text);
+  };
+  return words.parse({
+      {"-f, --source-format FMT", "format of what is copied (default: guessed)",
+       into(request.source.format)},
+      {"--image-opts", "names of what is copied are lists of options",
+       set(request.source.by_options)},
+      source_cache_option(request.source.flags, "-T, --source-cache MODE"),
+      force_share_option(request.source.flags),
+      {"-l, --snapshot SNAPSHOT", "copy this one: ID, NAME or snapshot.id=ID,snapshot.name=NAME",
+       snapshot},
+      {"--bitmaps", "copy persistent bitmaps, too", set(request.bitmaps)},
+      {"--skip-broken-bitmaps", "but not inconsistent ones", set(request.skip_broken)},
+      {"--salvage", "what cannot be read becomes zeroes", set(copy.salvage)},
+      {"-O, --target-format FMT", "format of the output (default: raw)",
+       into(request.output_format)},
+      {"--target-image-opts", "the output's name is a list of options",
+       set(request.target_by_options)},
+      option_list_option("-o, --target-format-options LIST", request.options),
+      {"-t, --target-cache MODE", "cache mode of the output (default: unsafe)",
+       into(request.target_cache)},
+      {"-b, -B, --backing FILE", "backing file of the output, of which only what differs is stored",
+       into(request.backing)},
+      {"-F, --backing-format FMT", "its format", into(request.backing_format)},
+      {"-S, --sparse-size BYTES", "so many zeroes in a row are left out (default: 4k); 0: none",
+       sparse},
+      {"-n, --no-create", "the output exists already", set(request.reuse_target)},
+      {"--target-is-zero", "and it is known to read as zeroes", set(copy.target_is_zero)},
+      {"-c, --compress", "compress the output", set(copy.compressed)},
+      {"--compression-level N", "as densely as zlib (1 to 9) or zstd (1 to 22) does at this level",
+       size_into(request.compression_level, "compression level", 1, 22)},
+      {"-C, --copy-range-offloading", "let the host copy where it can", in_host},
+      {"-r, --rate-limit BYTES", "so much a second at most",
+       size_into(copy.bytes_per_second, "rate limit")},
+      {"-m, --parallel N", "how many requests at a time (default: 8)", workers},
+      {"-W, --oob-writes", "write out of order", set(copy.in_order, false)},
+      progress_option(request.progress),
+      quiet_option(copy.quiet),
+  });
 }
 
 void check(const Request& request) {
-  if (request.target_image_options && request.has_output_format)
+  if (request.target_by_options && request.output_format)
     throw Error("--target-image-opts cannot be used together with -O");
-  if (!request.reuse_target && request.target_image_options)
+  if (!request.reuse_target && request.target_by_options)
     throw Error("--target-image-opts requires use of -n flag");
   if (request.skip_broken && !request.bitmaps)
     throw Error("Use of --skip-broken-bitmaps requires --bitmaps");
@@ -211,9 +134,9 @@ CreateValues target_values(const Request& request, const std::vector<CreateOptio
   parse_create_options(known, request.options, values);
   values["size"] = std::to_string(size);
   if (request.backing && !has_option(known, "backing_file"))
-    throw Error("Backing file not supported for file format '{}'", request.output_format);
+    throw Error("Backing file not supported for file format '{}'", request.target_format());
   if (request.backing_format && !has_option(known, "backing_fmt"))
-    throw Error("Backing file format not supported for file format '{}'", request.output_format);
+    throw Error("Backing file format not supported for file format '{}'", request.target_format());
   if (request.backing) values["backing_file"] = *request.backing;
   if (request.backing_format) values["backing_fmt"] = *request.backing_format;
   return values;
@@ -229,7 +152,7 @@ void check_target(const Request& request, const CreateValues& values, size_t sou
       throw Error("Use of backing file requires explicit backing format");
   }
   if (!request.copy.compressed) return;
-  if (request.output_format != "qcow2")
+  if (request.target_format() != "qcow2")
     throw Error("Compression not supported for this file format");
   auto encryption = values.find("encryption");
   if ((encryption != values.end() && encryption->second == "on") ||
@@ -244,10 +167,10 @@ Task<void> create_target(Tool& tool, const Request& request, const std::string& 
                          CreateValues values) {
   std::optional<Error> failed;
   try {
-    co_await create_image(tool, name, request.output_format, std::move(values));
+    co_await create_image(tool, name, request.target_format(), std::move(values));
   } catch (Error& error) {
     failed = std::move(error).prepend(
-        fmt::format("{}: error while converting {}: ", name, request.output_format));
+        fmt::format("{}: error while converting {}: ", name, request.target_format()));
   }
   if (failed) throw *failed;
 }
@@ -278,7 +201,7 @@ class Conversion {
     CreateValues values;
     if (!request_.reuse_target)
       values = target_values(
-          request_, create_options(tool_.layer(), request_.output_format, &target_name_), size_);
+          request_, create_options(tool_.layer(), request_.target_format(), &target_name_), size_);
     else if (request_.backing)
       values["backing_file"] = *request_.backing;
     if (request_.reuse_target && request_.backing && request_.backing_format)
@@ -300,8 +223,7 @@ class Conversion {
  private:
   Task<void> open_sources() {
     for (const std::string& name : source_names_)
-      sources_.push_back(co_await images_.open(name, request_.format, request_.image_options,
-                                               request_.source_flags));
+      sources_.push_back(co_await images_.open(name, request_.source));
     if (request_.snapshot) co_await view_snapshot(*request_.snapshot);
     for (const Backend* source : sources_) size_ += source->length();
   }
@@ -319,13 +241,11 @@ class Conversion {
   }
 
   Task<void> open_target(boost::json::object keys) {
-    OpenFlags flags{.writable = true, .discard_unmap = true};
-    if (!set_cache_mode(flags, request_.target_cache))
-      throw Error("Invalid cache option: {}", request_.target_cache);
-    std::optional<std::string> format;
-    if (!request_.target_image_options) format = request_.output_format;
-    target_ = co_await images_.open(target_name_, format, request_.target_image_options, flags,
-                                    std::move(keys));
+    ImageChoice how{.by_options = request_.target_by_options,
+                    .flags = {.writable = true, .discard_unmap = true}};
+    cache_into(how.flags)(request_.target_cache);
+    if (!how.by_options) how.format = request_.target_format();
+    target_ = co_await images_.open(target_name_, std::move(how), std::move(keys));
     qcow2::Image* image = qcow2::image_of(target_->node());
     if (request_.copy.compressed && image == nullptr)
       throw Error("Compression not supported for this file format");
@@ -360,14 +280,10 @@ class Conversion {
 }  // namespace
 
 Task<int> run_convert(Images& images, Words& words) {
-  Request request = parse(words);
-  std::vector<std::string> rest = words.rest();
-  if (request.help) {
-    print_help(images.tool().layer());
-    co_return 0;
-  }
+  Request request;
+  std::vector<std::string> rest = parse(words, request);
   if (is_help_option(request.options)) {
-    print_create_help(images.tool().layer(), request.output_format,
+    print_create_help(images.tool().layer(), request.target_format(),
                       rest.empty() ? nullptr : &rest.back());
     co_return 0;
   }

@@ -6,16 +6,6 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"quiet", no_argument, nullptr, 'q'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"backing", required_argument, nullptr, 'b'},
-                            {"backing-format", required_argument, nullptr, 'F'},
-                            {"backing-unsafe", no_argument, nullptr, 'u'},
-                            {"options", required_argument, nullptr, 'o'},
-                            {nullptr, 0, nullptr, 0}};
-
 struct Request {
   std::string format = "raw";
   std::optional<std::string> backing;
@@ -25,33 +15,16 @@ struct Request {
   bool unsafe = false;  // the backing file is not looked at
 };
 
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("F:b:f:ho:qu", kOptions)) != -1;) {
-    switch (option) {
-      case 'F':
-        request.backing_format = words.value();
-        break;
-      case 'b':
-        request.backing = words.value();
-        break;
-      case 'f':
-        request.format = words.value();
-        break;
-      case 'o':
-        append_option_list(request.options, words.value());
-        break;
-      case 'q':
-        request.quiet = true;
-        break;
-      case 'u':
-        request.unsafe = true;
-        break;
-      default:
-        break;
-    }
-  }
-  return request;
+std::vector<std::string> parse(Words& words, Request& request) {
+  return words.parse({
+      {"-f, --format FMT", "format of the new image (default: raw)", into(request.format)},
+      option_list_option("-o, --options LIST", request.options),
+      {"-b, --backing FILE", "backing file, of which only what differs is stored",
+       into(request.backing)},
+      {"-B, -F, --backing-format FMT", "its format", into(request.backing_format)},
+      {"-u, --backing-unsafe", "do not look at the backing file", set(request.unsafe)},
+      quiet_option(request.quiet),
+  });
 }
 
 CreateValues collect_values(const Request& request, const std::vector<CreateOption>& known,
@@ -127,14 +100,21 @@ Task<void> create(Tool& tool, const Request& request, const std::string& filenam
   if (!request.quiet)
     fmt::print("Formatting '{}', {}\n", filename, describe_create(request.format, known, values));
   std::fflush(stdout);
-  co_await create_image(tool, filename, request.format, values);
+  try {
+    co_await create_image(tool, filename, request.format, values);
+  } catch (const Error& error) {
+    if (error.error_number() != EFBIG) throw;
+    bool has_clusters = has_option(known, "cluster_size");
+    throw Error("The image size is too large for file format '{}'{}", request.format,
+                has_clusters ? " (try using a larger cluster size)" : "");
+  }
 }
 
 }  // namespace
 
 Task<int> run_create(Images& images, Words& words) {
-  Request request = parse(words);
-  std::vector<std::string> rest = words.rest();
+  Request request;
+  std::vector<std::string> rest = parse(words, request);
   if (is_help_option(request.options)) {
     print_create_help(images.tool().layer(), request.format, rest.empty() ? nullptr : &rest[0]);
     co_return 0;

@@ -116,6 +116,11 @@ void append_option_list(std::string& all, const std::string& more) {
   all += more;
 }
 
+Option option_list_option(std::string_view spelling, std::string& list) {
+  return {spelling, "options of the format as NAME=VALUE,...; \"help\" lists them",
+          [&list](const std::string& more) { append_option_list(list, more); }};
+}
+
 void parse_create_options(const std::vector<CreateOption>& known, const std::string& text,
                           CreateValues& values) {
   for (std::string_view rest = text; !rest.empty();) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tools/common/tool.h"
+#include "tools/img/options.h"
 
 namespace strata::tools {
 
@@ -43,6 +44,7 @@ void print_create_help(const BlockLayer& layer, const std::string& format,
 
 // Adds `more` to a list of options. Throws Error for one that begins or ends within an option.
 void append_option_list(std::string& all, const std::string& more);
+Option option_list_option(std::string_view spelling, std::string& list);
 // "a=1,b=2" read by the rules of `known`. Throws Error.
 void parse_create_options(const std::vector<CreateOption>& known, const std::string& text,
                           CreateValues& values);

@@ -6,17 +6,9 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {nullptr, 0, nullptr, 0}};
-
 struct Request {
-  std::optional<std::string> format;
+  ImageChoice image;
   std::string output_format = "raw";
-  bool image_options = false;
-  OpenFlags flags;
   std::optional<std::string> input;
   std::optional<std::string> output;
   int64_t block_size = 512;
@@ -80,31 +72,16 @@ Task<void> copy(Backend& from, Backend& to, ByteRange range, uint64_t block) {
 
 Task<int> run_dd(Images& images, Words& words) {
   Request request;
-  for (int option; (option = words.next("f:O:hU", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        print_help(images.tool().layer());
-        co_return 0;
-      case 'f':
-        request.format = words.value();
-        break;
-      case 'O':
-        request.output_format = words.value();
-        break;
-      case 'U':
-        request.flags.force_share = true;
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
-  for (const std::string& word : words.rest()) parse_operand(request, word);
+  std::vector<std::string> operands = words.parse({
+      format_option(request.image),
+      {"-O, --output-format FMT", "format of the output (default: raw)",
+       into(request.output_format)},
+      image_options_option(request.image),
+      force_share_option(request.image.flags),
+  });
+  for (const std::string& word : operands) parse_operand(request, word);
   if (!request.input || !request.output) throw Error("Must specify both input and output files");
-  Backend* from =
-      co_await images.open(*request.input, request.format, request.image_options, request.flags);
+  Backend* from = co_await images.open(*request.input, request.image);
   create_options(images.tool().layer(), request.output_format, &*request.output);
 
   uint64_t length = from->length();
@@ -121,8 +98,8 @@ Task<int> run_dd(Images& images, Words& words) {
         fmt::format("{}: error while creating output image: ", *request.output));
   }
   if (failed) throw *failed;
-  OpenFlags flags{.writable = true};
-  Backend* to = co_await images.open(*request.output, request.output_format, false, flags);
+  ImageChoice target{.format = request.output_format, .flags = {.writable = true}};
+  Backend* to = co_await images.open(*request.output, std::move(target));
   if (begin > length) {
     log_error("{}: cannot skip to specified offset", *request.input);
     co_return 0;

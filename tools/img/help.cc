@@ -9,56 +9,56 @@ namespace strata::tools {
 namespace {
 
 constexpr Subcommand kSubcommands[]{
-    {"amend", run_amend,
+    {"amend", run_amend, "Change format specific options of an image.",
      "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options "
      "filename"},
-    {"bench", run_bench,
+    {"bench", run_bench, "Measure how fast an image takes requests.",
      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S "
      "step_size] [-t cache] [-w] [-U] filename"},
-    {"bitmap", run_bitmap,
+    {"bitmap", run_bitmap, "Work on the persistent bitmaps of an image.",
      "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b "
      "source_file [-F source_fmt]] [-g granularity] [--object objectdef] [--image-opts | "
      "-f fmt] filename bitmap"},
-    {"check", run_check,
+    {"check", run_check, "Look for errors in an image, and repair it.",
      "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | "
      "all]] [-T src_cache] [-U] filename"},
-    {"commit", run_commit,
+    {"commit", run_commit, "Write what an image holds into its backing file.",
      "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] "
      "[-d] [-p] filename"},
-    {"compare", run_compare,
+    {"compare", run_compare, "Tell whether two images have the same contents.",
      "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
      "[-s] [-U] filename1 filename2"},
-    {"convert", run_convert,
+    {"convert", run_convert, "Copy an image, or several one behind the other, to another format.",
      "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "
      "[--bitmaps] [-U] [-C] [-c [--compression-level level]] [-p] [-q] [-n] [-f fmt] "
      "[-t cache] [-T src_cache] "
      "[-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l "
      "snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] "
      "[--salvage] filename [filename2 [...]] output_filename"},
-    {"create", run_create,
+    {"create", run_create, "Make a new image.",
      "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o "
      "options] filename [size]"},
-    {"dd", run_dd,
+    {"dd", run_dd, "Copy an image in blocks.",
      "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
      "[skip=blocks] if=input of=output"},
-    {"info", run_info,
+    {"info", run_info, "Tell of an image and its format.",
      "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [--limits] "
      "[-t cache] "
      "[-U] filename"},
-    {"map", run_map,
+    {"map", run_map, "Tell where the parts of an image are stored.",
      "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "
      "[--max-length=len] [--output=ofmt] [-U] filename"},
-    {"measure", run_measure,
+    {"measure", run_measure, "Tell how large a file a new image would need.",
      "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] "
      "[--image-opts] [-f fmt] [-l snapshot_param] filename]"},
-    {"rebase", run_rebase,
+    {"rebase", run_rebase, "Give an image another backing file.",
      "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] "
      "[-u] [-c] -b backing_file [-B backing_fmt] filename"},
-    {"resize", run_resize,
+    {"resize", run_resize, "Change the size of an image.",
      "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
      "[--shrink] filename [+ | -]size"},
-    {"snapshot", run_snapshot,
+    {"snapshot", run_snapshot, "List, make, apply or delete snapshots inside an image.",
      "[--object objectdef] [-f fmt | --image-opts] [-U] [-q] [-l | -a snapshot | -c "
      "snapshot | -d snapshot] filename"},
 };
@@ -148,56 +148,6 @@ constexpr char kParameters[] =
     "  'skip=N' skip N bs-sized blocks at the start of input\n"
     "\n";
 
-constexpr std::pair<std::string_view, std::string_view> kSummaries[]{
-    {"amend", "Change format specific options of an image."},
-    {"bench", "Measure how fast an image takes requests."},
-    {"bitmap", "Work on the persistent bitmaps of an image."},
-    {"check", "Look for errors in an image, and repair it."},
-    {"commit", "Write what an image holds into its backing file."},
-    {"compare", "Tell whether two images have the same contents."},
-    {"convert", "Copy an image, or several one behind the other, to another format."},
-    {"create", "Make a new image."},
-    {"dd", "Copy an image in blocks."},
-    {"info", "Tell of an image and its format."},
-    {"map", "Tell where the parts of an image are stored."},
-    {"measure", "Tell how large a file a new image would need."},
-    {"rebase", "Give an image another backing file."},
-    {"resize", "Change the size of an image."},
-    {"snapshot", "List, make, apply or delete snapshots inside an image."},
-};
-
-constexpr std::pair<std::string_view, std::string_view> kOptionHelp[]{
-    {"-f", "format of the image (default: guessed; of a new image: raw)"},
-    {"-F", "format of the second image, or of the backing file"},
-    {"-O", "format of the output"},
-    {"-B", "backing file of the output, or its format"},
-    {"-b", "backing file"},
-    {"-o", "options of the format as NAME=VALUE,...; \"help\" lists them"},
-    {"-u", "do not look at the backing file"},
-    {"-c", "compress what is written"},
-    {"-d", "do not empty the image"},
-    {"-l", "snapshot to read"},
-    {"-m", "number of requests at a time"},
-    {"-n", "the output exists already"},
-    {"-r", "rate limit, or what to repair"},
-    {"-s", "strict: sizes and allocation have to be the same, too"},
-    {"-S", "how many zero bytes in a row are left out of the output"},
-    {"-t", "cache mode of the image that is written to"},
-    {"-T", "cache mode of what is read"},
-    {"-U", "open the image although another program writes to it"},
-    {"-W", "write out of order"},
-    {"-p", "show progress"},
-    {"-q", "print errors only"},
-    {"--backing-chain", "tell of the images it is based on, too"},
-    {"--force", "do what cannot be undone"},
-    {"--image-opts", "the file name is a list of options"},
-    {"--limits", "tell what requests the image accepts"},
-    {"--object", "define an object, such as a secret"},
-    {"--output", "\"human\" or \"json\""},
-    {"--preallocation", "how to allocate what is added"},
-    {"--shrink", "accept that data is lost"},
-};
-
 }  // namespace
 
 std::span<const Subcommand> subcommands() noexcept {
@@ -227,23 +177,10 @@ void print_help(const BlockLayer& layer) {
       "More information on the QEMU project at <https://qemu.org>.\n");
 }
 
-void print_command_help(std::string_view command) {
-  auto all = subcommands();
-  auto one = std::find_if(all.begin(), all.end(),
-                          [&](const Subcommand& each) { return each.name == command; });
-  if (one == all.end()) return;
-  for (const auto& [name, summary] : kSummaries)
-    if (name == command) fmt::print("{}  Usage:\n\n", summary);
-  fmt::print("  {} {} {}\n\nOptions:\n", program_name(), one->name, one->synopsis);
-  std::string_view synopsis = one->synopsis;
-  for (const auto& [option, meaning] : kOptionHelp) {
-    // As a word of the synopsis: "[-f fmt]", "--object objectdef".
-    size_t at = synopsis.find(option);
-    bool is_word = at != synopsis.npos && at + option.size() < synopsis.size() &&
-                   std::string_view(" =]").find(synopsis[at + option.size()]) != synopsis.npos;
-    if (is_word) fmt::print("  {}\n     {}\n", option, meaning);
-  }
-  fmt::print("  -h, --help\n     show this help and end\n");
+void print_command_help(const Subcommand& command, std::span<const Option> options) {
+  fmt::print("{}  Usage:\n\n  {} {} {}\n\nOptions:\n", command.summary, program_name(),
+             command.name, command.synopsis);
+  for (const Option& option : options) fmt::print("  {}\n     {}\n", option.spelling, option.help);
 }
 
 }  // namespace strata::tools

@@ -12,59 +12,12 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"output", required_argument, nullptr, kOutput},
-                            {"cache", required_argument, nullptr, 't'},
-                            {"limits", no_argument, nullptr, kLimits},
-                            {"backing-chain", no_argument, nullptr, kBackingChain},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {nullptr, 0, nullptr, 0}};
-
 struct Request {
-  std::optional<std::string> format;
+  ImageChoice image{.flags = {.no_backing = true, .metadata_only = true}};
   OutputFormat output = OutputFormat::human;
-  OpenFlags flags{.metadata_only = true};
   bool whole_chain = false;
-  bool image_options = false;
   bool limits = false;
 };
-
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("hf:t:U", kOptions)) != -1;) {
-    switch (option) {
-      case 'f':
-        request.format = words.value();
-        break;
-      case 't':
-        if (!set_cache_mode(request.flags, words.value()))
-          throw Error("Invalid cache option: {}", words.value());
-        break;
-      case 'U':
-        request.flags.force_share = true;
-        break;
-      case kOutput:
-        request.output = parse_output_format(words.value());
-        break;
-      case kBackingChain:
-        request.whole_chain = true;
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      case kLimits:
-        request.limits = true;
-        break;
-      default:
-        break;
-    }
-  }
-  request.flags.no_backing = true;
-  return request;
-}
 
 void print(const std::vector<qapi::BlockGraphInfo>& chain, const Request& request) {
   if (request.output == OutputFormat::human) {
@@ -90,16 +43,15 @@ Task<std::vector<qapi::BlockGraphInfo>> look_at_chain(Images& images, Request re
       throw Error("Backing file '{}' creates an infinite loop.", name);
     if (seen.size() > kMaxBackingDepth)
       throw Error("There are more than {} backing files, one behind the other", kMaxBackingDepth);
-    Backend* image =
-        co_await images.open(name, request.format, request.image_options, request.flags);
+    Backend* image = co_await images.open(name, request.image);
     chain.push_back(describe_node_tree(image->node(), request.limits));
     (void)co_await images.close_all();
     const qapi::BlockGraphInfo& info = chain.back();
     if (!request.whole_chain || !info.backing_filename) break;
     name = info.full_backing_filename.value_or(*info.backing_filename);
-    request.format = info.backing_filename_format;
-    request.image_options = false;
-    request.flags.recorded_name = true;
+    request.image.format = info.backing_filename_format;
+    request.image.by_options = false;
+    request.image.flags.recorded_name = true;
   }
   co_return chain;
 }
@@ -107,10 +59,17 @@ Task<std::vector<qapi::BlockGraphInfo>> look_at_chain(Images& images, Request re
 }  // namespace
 
 Task<int> run_info(Images& images, Words& words) {
-  Request request = parse(words);
-  std::vector<std::string> rest = words.rest();
-  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  print(co_await look_at_chain(images, request, rest[0]), request);
+  Request request;
+  std::string name = words.parse_for_image({
+      {"--backing-chain", "tell of the images it is based on, too", set(request.whole_chain)},
+      {"--limits", "tell what requests the image accepts", set(request.limits)},
+      output_option(request.output),
+      format_option(request.image),
+      image_options_option(request.image),
+      cache_option(request.image),
+      force_share_option(request.image.flags),
+  });
+  print(co_await look_at_chain(images, request, name), request);
   co_return 0;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // strata-img: makes, looks at and changes images that nobody uses.
+#include <getopt.h>
+
 #include <algorithm>
 #include <clocale>
 #include <csignal>
@@ -73,7 +75,7 @@ int run(int argc, char** argv) {
   auto command = std::find_if(all.begin(), all.end(),
                               [&](const Subcommand& one) { return one.name == argv[0]; });
   if (command == all.end()) return refuse(fmt::format("Command not found: {}", argv[0]));
-  Words words(argc, argv);
+  Words words(*command, {argv, static_cast<size_t>(argc)});
   Images images(tool);
   return tool.run(run_command(images, *command, words));
 }

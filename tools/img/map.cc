@@ -7,16 +7,6 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"output", required_argument, nullptr, kOutput},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {"start-offset", required_argument, nullptr, 's'},
-                            {"max-length", required_argument, nullptr, 'l'},
-                            {nullptr, 0, nullptr, 0}};
-
 bool goes_on(const qapi::MapEntry& entry, const qapi::MapEntry& next) {
   if (entry.data != next.data || entry.zero != next.zero || entry.depth != next.depth ||
       entry.present != next.present || entry.compressed != next.compressed ||
@@ -97,7 +87,7 @@ Task<qapi::MapEntry> entry_at(Node& top, NodeNames& names, uint64_t offset, uint
   BlockStatus status;
   for (Node* node = &top; node != nullptr; node = io::next_in_chain(*node), ++entry.depth) {
     auto answer = co_await io::block_status(*node, offset, bytes, StatusWant::mapping);
-    if (!answer) throw Error::from_errno(answer.error_number(), "Failed to read image metadata");
+    if (!answer) throw Error::from_errno(answer.error_number(), "Could not read file metadata");
     status = *answer;
     bytes = status.bytes;
     if (status.flags.has_any({StatusFlag::data, StatusFlag::zero})) break;
@@ -122,43 +112,20 @@ Task<qapi::MapEntry> entry_at(Node& top, NodeNames& names, uint64_t offset, uint
 }  // namespace
 
 Task<int> run_map(Images& images, Words& words) {
-  std::optional<std::string> format;
+  ImageChoice how;
   OutputFormat output = OutputFormat::human;
-  bool image_options = false;
-  OpenFlags flags;
   int64_t start = 0;
   int64_t longest = INT64_MAX;
-  for (int option; (option = words.next("f:s:l:hU", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        print_help(images.tool().layer());
-        co_return 0;
-      case 'f':
-        format = words.value();
-        break;
-      case 'U':
-        flags.force_share = true;
-        break;
-      case 's':
-        start = parse_number(words.value(), "start offset");
-        break;
-      case 'l':
-        longest = parse_number(words.value(), "max length");
-        break;
-      case kOutput:
-        output = parse_output_format(words.value());
-        break;
-      case kImageOpts:
-        image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
-  std::vector<std::string> rest = words.rest();
-  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
-  if (image_options && format) throw Error("--image-opts and --format are mutually exclusive");
-  Backend* image = co_await images.open(rest[0], format, image_options, flags);
+  std::string name = words.parse_for_image({
+      {"-s, --start-offset BYTES", "where to begin", size_into(start, "start offset")},
+      {"-l, --max-length BYTES", "how far to go", size_into(longest, "max length")},
+      output_option(output),
+      format_option(how),
+      image_options_option(how),
+      force_share_option(how.flags),
+  });
+  if (how.by_options && how.format) throw Error("--image-opts and --format are mutually exclusive");
+  Backend* image = co_await images.open(name, std::move(how));
 
   NodeNames names;
   Printer printer(output);

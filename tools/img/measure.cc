@@ -14,62 +14,31 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {"output", required_argument, nullptr, kOutput},
-                            {"size", required_argument, nullptr, kSize},
-                            {nullptr, 0, nullptr, 0}};
-
 struct Request {
-  std::optional<std::string> format;
+  ImageChoice image;
   std::string output_format = "raw";
   std::string options;
   std::optional<SnapshotChoice> snapshot;
   std::optional<int64_t> size;
-  bool image_options = false;
   OutputFormat output = OutputFormat::human;
-  OpenFlags flags;
-  bool help = false;
 };
 
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("hf:l:o:O:U", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        request.help = true;
-        break;
-      case 'f':
-        request.format = words.value();
-        break;
-      case 'l':
-        request.snapshot = parse_snapshot_choice(words.value());
-        break;
-      case 'o':
-        append_option_list(request.options, words.value());
-        break;
-      case 'O':
-        request.output_format = words.value();
-        break;
-      case 'U':
-        request.flags.force_share = true;
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      case kOutput:
-        request.output = parse_output_format(words.value());
-        break;
-      case kSize:
-        request.size = parse_number(words.value(), "image size");
-        break;
-      default:
-        break;
-    }
-  }
-  return request;
+std::vector<std::string> parse(Words& words, Request& request) {
+  auto snapshot = [&request](const std::string& text) {
+    request.snapshot = parse_snapshot_choice(text);
+  };
+  return words.parse({
+      {"-s, --size BYTES", "of a new image of this size", size_into(request.size, "image size")},
+      {"-O, --target-format FMT", "format of the new image (default: raw)",
+       into(request.output_format)},
+      option_list_option("-o, --target-format-options LIST", request.options),
+      {"-f, --source-format FMT", "format of the image to be copied (default: guessed)",
+       into(request.image.format)},
+      image_options_option(request.image),
+      force_share_option(request.image.flags),
+      {"-l, --snapshot SNAPSHOT", "which of its snapshots is to be copied", snapshot},
+      output_option(request.output),
+  });
 }
 
 struct Measure {
@@ -176,14 +145,10 @@ void print(const Measure& measure, OutputFormat output) {
 }  // namespace
 
 Task<int> run_measure(Images& images, Words& words) {
-  Request request = parse(words);
-  if (request.help) {
-    print_help(images.tool().layer());
-    co_return 0;
-  }
-  std::vector<std::string> rest = words.rest();
+  Request request;
+  std::vector<std::string> rest = parse(words, request);
   if (rest.size() > 1) throw Error("At most one filename argument is allowed.");
-  if (rest.empty() && (request.image_options || request.format || request.snapshot))
+  if (rest.empty() && (request.image.by_options || request.image.format || request.snapshot))
     throw Error("--image-opts, -f, and -l require a filename argument.");
   if (rest.empty() && !request.size)
     throw Error("Either --size N or one filename must be specified.");
@@ -193,7 +158,7 @@ Task<int> run_measure(Images& images, Words& words) {
   uint64_t size = static_cast<uint64_t>(request.size.value_or(0));
   Backend* image = nullptr;
   if (!rest.empty()) {
-    image = co_await images.open(rest[0], request.format, request.image_options, request.flags);
+    image = co_await images.open(rest[0], request.image);
     if (request.snapshot) co_await show_snapshot(image->node(), *request.snapshot);
     size = image->length();
   }

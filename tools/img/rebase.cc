@@ -14,89 +14,33 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {"compress", no_argument, nullptr, 'c'},
-                            {"progress", no_argument, nullptr, 'p'},
-                            {"quiet", no_argument, nullptr, 'q'},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"cache", required_argument, nullptr, 't'},
-                            {"source-cache", required_argument, nullptr, 'T'},
-                            {"backing", required_argument, nullptr, 'b'},
-                            {"backing-format", required_argument, nullptr, 'B'},
-                            {"backing-unsafe", no_argument, nullptr, 'u'},
-                            {nullptr, 0, nullptr, 0}};
-
 constexpr uint64_t kStep = 2 * 1024 * 1024;
 
 struct Request {
-  std::optional<std::string> format;
+  ImageChoice image{.flags = {.writable = true}};
   std::optional<std::string> backing;
   std::optional<std::string> backing_format;
-  OpenFlags flags{.writable = true};
   OpenFlags source_flags;
-  bool image_options = false;
   bool unsafe = false;
   bool compress = false;
   bool progress = false;
   bool quiet = false;
 };
 
-void take_file_option(int option, const Words& words, Request& request) {
-  switch (option) {
-    case 'f':
-      request.format = words.value();
-      break;
-    case 'b':
-      request.backing = words.value();
-      break;
-    case 'B':
-    case 'F':
-      request.backing_format = words.value();
-      break;
-    case 't':
-      if (!set_cache_mode(request.flags, words.value()))
-        throw Error("Invalid cache option: {}", words.value());
-      break;
-    case 'T':
-      if (!set_cache_mode(request.source_flags, words.value()))
-        throw Error("Invalid source cache option: {}", words.value());
-      break;
-    default:
-      break;
-  }
-}
-
-Request parse(Words& words) {
-  Request request;
-  for (int option; (option = words.next("hf:F:B:b:upt:T:qUc", kOptions)) != -1;) {
-    take_file_option(option, words, request);
-    switch (option) {
-      case 'u':
-        request.unsafe = true;
-        break;
-      case 'c':
-        request.compress = true;
-        break;
-      case 'p':
-        request.progress = true;
-        break;
-      case 'q':
-        request.quiet = true;
-        break;
-      case 'U':
-        request.source_flags.force_share = true;
-        break;
-      case kImageOpts:
-        request.image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
-  return request;
+std::string parse(Words& words, Request& request) {
+  return words.parse_for_image({
+      {"-b, --backing FILE", "the new backing file; \"\": none", into(request.backing)},
+      {"-B, -F, --backing-format FMT", "its format", into(request.backing_format)},
+      {"-u, --backing-unsafe", "change the name only", set(request.unsafe)},
+      {"-c, --compress", "compress what has to be copied", set(request.compress)},
+      format_option(request.image),
+      image_options_option(request.image),
+      cache_option(request.image),
+      source_cache_option(request.source_flags, "-T, --backing-cache, --source-cache MODE"),
+      force_share_option(request.source_flags),
+      progress_option(request.progress),
+      quiet_option(request.quiet),
+  });
 }
 
 // What of a backing file lies behind its end, or behind no backing file, reads as zeroes.
@@ -258,15 +202,12 @@ Task<void> change_backing_file(Backend& image, const Request& request) {
 }  // namespace
 
 Task<int> run_rebase(Images& images, Words& words) {
-  Request request = parse(words);
-  std::vector<std::string> rest = words.rest();
-  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
+  Request request;
+  std::string name = parse(words, request);
   if (!request.unsafe && !request.backing)
     throw UsageError{"Must specify backing file (-b) or use unsafe mode (-u)"};
-  request.flags.force_share = false;
-  request.flags.no_backing = request.unsafe;
-  Backend* image =
-      co_await images.open(rest[0], request.format, request.image_options, request.flags);
+  request.image.flags.no_backing = request.unsafe;
+  Backend* image = co_await images.open(name, request.image);
   if (request.compress && !image->node().driver().write_flags().has(WriteFlag::compressed))
     throw Error("Compression not supported for this file format");
   if (request.backing_format &&

@@ -6,13 +6,6 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"preallocation", required_argument, nullptr, kPreallocation},
-                            {"shrink", no_argument, nullptr, kShrink},
-                            {nullptr, 0, nullptr, 0}};
-
 struct Target {
   int direction = 0;  // +1 and -1: relative to the size there is
   int64_t bytes = 0;
@@ -44,51 +37,32 @@ int64_t new_size(const Target& target, int64_t current) {
 }  // namespace
 
 Task<int> run_resize(Images& images, Words& words) {
-  std::optional<std::string> format;
-  bool image_options = false;
+  ImageChoice how{.flags = {.writable = true}};
   bool quiet = false;
   bool may_shrink = false;
-  TruncateOptions how;
+  TruncateOptions resize;
   // The size is the last word, and may look like an option.
-  std::vector<std::string> all = words.all();
-  if (all.size() < 2) throw UsageError{"Not enough arguments"};
-  std::string size = words.take_last();
-  for (int option; (option = words.next("f:hq", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        print_help(images.tool().layer());
-        co_return 0;
-      case 'f':
-        format = words.value();
-        break;
-      case 'q':
-        quiet = true;
-        break;
-      case kImageOpts:
-        image_options = true;
-        break;
-      case kPreallocation: {
-        auto mode = qapi::from_string<qapi::PreallocMode>(words.value());
-        if (!mode) throw Error("Invalid preallocation mode '{}'", words.value());
-        how.preallocation = *mode;
-        break;
-      }
-      case kShrink:
-        may_shrink = true;
-        break;
-      default:
-        break;
-    }
-  }
-  std::vector<std::string> rest = words.rest();
+  std::string size = words.take_last(2);
+  auto preallocation = [&resize](const std::string& name) {
+    auto mode = qapi::from_string<qapi::PreallocMode>(name);
+    if (!mode) throw Error("Invalid preallocation mode '{}'", name);
+    resize.preallocation = *mode;
+  };
+  std::vector<std::string> rest = words.parse({
+      {"--shrink", "accept that data is lost", set(may_shrink)},
+      {"--preallocation MODE", "how to allocate what is added: off, metadata, falloc or full",
+       preallocation},
+      format_option(how),
+      image_options_option(how),
+      quiet_option(quiet),
+  });
   if (rest.size() != 1) throw UsageError{"Expecting image file name and size"};
   Target target = parse_target(size);
-  OpenFlags flags{.writable = true};
-  Backend* image = co_await images.open(rest[0], format, image_options, flags);
+  Backend* image = co_await images.open(rest[0], std::move(how));
   auto current = static_cast<int64_t>(image->length());
   int64_t wanted = new_size(target, current);
   if (wanted <= 0) throw Error("New image size must be positive");
-  if (wanted <= current && how.preallocation != qapi::PreallocMode::off)
+  if (wanted <= current && resize.preallocation != qapi::PreallocMode::off)
     throw Error("Preallocation can only be used for growing images");
   if (wanted < current && !may_shrink) {
     log_error("Use the --shrink option to perform a shrink operation.");
@@ -98,7 +72,7 @@ Task<int> run_resize(Images& images, Words& words) {
         "such an operation, make sure there is no important data there.");
     co_return 1;
   }
-  co_await image->truncate(static_cast<uint64_t>(wanted), how);
+  co_await image->truncate(static_cast<uint64_t>(wanted), resize);
   if (!quiet) fmt::print("Image resized.\n");
   co_return 0;
 }

@@ -10,57 +10,33 @@
 namespace strata::tools {
 namespace {
 
-constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
-                            {"format", required_argument, nullptr, 'f'},
-                            {"list", no_argument, nullptr, 'l'},
-                            {"apply", required_argument, nullptr, 'a'},
-                            {"create", required_argument, nullptr, 'c'},
-                            {"delete", required_argument, nullptr, 'd'},
-                            {"quiet", no_argument, nullptr, 'q'},
-                            {"object", required_argument, nullptr, kObject},
-                            {"image-opts", no_argument, nullptr, kImageOpts},
-                            {"force-share", no_argument, nullptr, 'U'},
-                            {nullptr, 0, nullptr, 0}};
-
 constexpr size_t kLongestName = 255;
 
 struct Options {
-  std::optional<std::string> format;
-  bool image_options = false;
-  bool force_share = false;
-  int action = 0;  // its letter; 0: list
+  ImageChoice image{.flags = {.discard_unmap = true}};
+  bool quiet = false;  // nothing is said anyway
+  char action = 0;     // its letter; 0: list
   std::string name;
 };
 
-Options read_options(Images& images, Words& words) {
-  Options options;
-  for (int option; (option = words.next("hf:la:c:d:qU", kOptions)) != -1;) {
-    switch (option) {
-      case 'h':
-        print_help(images.tool().layer());
-        throw Exit{0};
-      case 'f':
-        options.format = words.value();
-        break;
-      case 'l':
-      case 'a':
-      case 'c':
-      case 'd':
-        if (options.action != 0) throw UsageError{"Cannot mix '-l', '-a', '-c', '-d'"};
-        options.action = option;
-        if (option != 'l') options.name = words.value();
-        break;
-      case 'U':
-        options.force_share = true;
-        break;
-      case kImageOpts:
-        options.image_options = true;
-        break;
-      default:
-        break;
-    }
-  }
-  return options;
+std::string parse(Words& words, Options& options) {
+  auto action = [&options](char letter) -> Take {
+    return [&options, letter](const std::string& name) {
+      if (options.action != 0) throw UsageError{"Cannot mix '-l', '-a', '-c', '-d'"};
+      options.action = letter;
+      options.name = name;
+    };
+  };
+  return words.parse_for_image({
+      {"-l, --list", "list the snapshots (default)", action('l')},
+      {"-c, --create NAME", "make one", action('c')},
+      {"-a, --apply SNAPSHOT", "give the disk the contents it had then", action('a')},
+      {"-d, --delete SNAPSHOT", "delete one", action('d')},
+      format_option(options.image),
+      image_options_option(options.image),
+      force_share_option(options.image.flags),
+      quiet_option(options.quiet),
+  });
 }
 
 std::optional<size_t> find_by_name(const qcow2::Image* image, const std::string& name) {
@@ -88,6 +64,7 @@ Task<void> create(qcow2::Image* image, std::string name) {
 // An id, or else a name.
 Task<void> revert(qcow2::Image* image, const std::string& which) {
   if (image == nullptr) throw Error("Block driver does not support snapshots");
+  if (image->has_data_file()) throw Error::from_errno(ENOTSUP, "Failed to load snapshot");
   std::optional<size_t> index = image->find_snapshot(which);
   if (!index) throw Error::from_errno(ENOENT, "Failed to load snapshot");
   try {
@@ -108,15 +85,11 @@ Task<void> remove(qcow2::Image* image, const std::string& name) {
 }  // namespace
 
 Task<int> run_snapshot(Images& images, Words& words) {
-  Options options = read_options(images, words);
-  std::vector<std::string> rest = words.rest();
-  if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
+  Options options;
+  std::string name = parse(words, options);
   bool list = options.action == 0 || options.action == 'l';
-  OpenFlags flags;
-  flags.writable = !list;
-  flags.discard_unmap = true;
-  flags.force_share = options.force_share;
-  Backend* disk = co_await images.open(rest[0], options.format, options.image_options, flags);
+  options.image.flags.writable = !list;
+  Backend* disk = co_await images.open(name, options.image);
   if (list) {
     fmt::print("{}", snapshot_list_text(disk->node().driver().snapshots()));
     co_return 0;
