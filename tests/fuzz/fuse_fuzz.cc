@@ -7,96 +7,68 @@
 // The input is a row of messages, each a head of four bytes (opcode, flags, length) and what
 // follows it; with a flag the head of the message is made from them, or it is what comes.
 #include <linux/fuse.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <set>
 #include <vector>
 
-#include "block/base/log.h"
-#include "block/drivers/null/null.h"
 #include "block/export/fuse/queue.h"
-#include "block/graph/open.h"
+#include "tests/fuzz/served_node.h"
 
 using namespace strata;
-
-// In the place of block/base/log.cc.
-void strata::set_program_name(std::string_view) {}
-std::string_view strata::program_name() noexcept {
-  return "fuzz";
-}
-void strata::write_log_line(std::string_view) noexcept {}
+using namespace strata::fuzz;
 
 namespace {
 
-constexpr size_t kMostMessages = 64;
 constexpr uint8_t kMakeHeader = 1;  // flags
 constexpr uint8_t kReadOnly = 2;    // of the first message: of the file
 
 class World {
  public:
-  World() {
-    qapi::BlockdevOptions options;
-    options.select(qapi::BlockdevDriver::null_co);
-    options.get_if<qapi::BlockdevOptionsNull>()->size = 1 << 20;
-    NodePtr node = context_.run_to_completion(open_node(loop_, layer_, std::move(options)));
-    PermissionSet needed{Permission::consistent_read, Permission::write};
-    user_.attach(loop_, std::move(node), {needed, kAllPermissions});
-  }
-
   void run(const uint8_t* data, size_t size) {
-    std::array<int, 2> pair;
-    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.data()) != 0)
-      std::abort();
+    auto [kernel, device] = connected(SOCK_SEQPACKET);
     bool writable = size < 2 || (data[1] & kReadOnly) == 0;
-    UniqueFd kernel(pair[0]);
     fuse_export::ExportedFile file(
-        loop_, user_, {.writable = writable, .growable = writable, .allow_other = true});
-    fuse_export::Queue queue(context_, file, UniqueFd(pair[1]), [] {});
+        node_.loop, node_.user, {.writable = writable, .growable = writable, .allow_other = true});
+    fuse_export::Queue queue(node_.context, file, std::move(device), [] {});
     send_all(kernel.get(), data, size);
-    context_.run_to_completion(serve(queue));
+    node_.context.run_to_completion(serve(queue));
     check_answers(kernel.get());
-    if (user_.request_gate()->inside() != 0) std::abort();
+    node_.require_idle();
   }
 
  private:
   // A turn for each batch, and some for what goes through the loop.
   Task<void> serve(fuse_export::Queue& queue) {
     co_await queue.start();
-    for (size_t i = 0; i < kMostMessages; ++i) co_await context_.yield();
+    for (size_t i = 0; i < kMostMessages; ++i) co_await node_.context.yield();
     co_await queue.stop();
   }
 
   void send_all(int socket, const uint8_t* data, size_t size) {
     asked_.clear();
-    for (size_t sent = 0; sent < kMostMessages && size >= 4; ++sent) {
-      const uint8_t* head = data;
-      data += 4;
-      size -= 4;
-      size_t payload = std::min<size_t>(head[2] | head[3] << 8, size);
-      if (!send(socket, head, data, payload)) return;
-      data += payload;
-      size -= payload;
-    }
+    for_each_message(
+        data, size, [](const uint8_t* head) { return head[2] | head[3] << 8; },
+        [&](const Message& message) { return send(socket, message); });
   }
 
-  bool send(int socket, const uint8_t* head, const uint8_t* payload, size_t bytes) {
+  bool send(int socket, const Message& said) {
+    const uint8_t* head = said.head;
     std::vector<std::byte> message;
     if ((head[1] & kMakeHeader) != 0) {
       fuse_in_header header{};
-      header.len = static_cast<uint32_t>(sizeof header + bytes);
+      header.len = static_cast<uint32_t>(sizeof header + said.bytes);
       header.opcode = head[0];
       header.unique = asked_.size() + 1;
       header.nodeid = FUSE_ROOT_ID;
       message.resize(sizeof header);
       std::memcpy(message.data(), &header, sizeof header);
     }
-    auto* body = reinterpret_cast<const std::byte*>(payload);
-    message.insert(message.end(), body, body + bytes);
+    auto* body = reinterpret_cast<const std::byte*>(said.payload);
+    message.insert(message.end(), body, body + said.bytes);
     if (message.empty()) return true;  // there is no such message
     uint64_t unique = 0;
     if (message.size() >= sizeof(fuse_in_header))
@@ -121,11 +93,7 @@ class World {
     }
   }
 
-  AioContext context_{"main"};
-  MainLoop loop_{context_};
-  const DriverDescriptor* drivers_[1]{&kNullCoDriver};
-  BlockLayer layer_{loop_, drivers_, [](std::string_view, boost::json::object) {}};
-  Backend user_{layer_};
+  ServedNode node_;
   std::multiset<uint64_t> asked_;
 };
 

@@ -19,7 +19,6 @@
 
 #include "block/aio/aio_context.h"
 #include "block/base/error.h"
-#include "block/base/log.h"
 #include "block/drivers/nbd/connection.h"
 #include "block/drivers/nbd/handshake.h"
 #include "block/nbd/wire.h"
@@ -31,13 +30,6 @@ using nbd_client::Call;
 using nbd_client::Channel;
 using nbd_client::Connection;
 using nbd_client::ExportInfo;
-
-// In the place of block/base/log.cc: what a client has to say of each input is nobody's news.
-void strata::set_program_name(std::string_view) {}
-std::string_view strata::program_name() noexcept {
-  return "fuzz";
-}
-void strata::write_log_line(std::string_view) noexcept {}
 
 namespace {
 

@@ -98,21 +98,11 @@ Queue::Taken Queue::take_one() {
   }
   size_t size = static_cast<size_t>(received);
   size_t rest = size - std::min(size, head_.size());
-  Slot& slot = get_slot();
+  Slot& slot = slots_.take();
   Status parsed = parse_request(std::span(head_).first(size - rest),
                                 std::span(buffer_.data(), rest), slot.request);
   launch(slot, parsed, rest);
   return Taken::request;
-}
-
-Queue::Slot& Queue::get_slot() {
-  if (free_ == nullptr) {
-    slots_.push_back(std::make_unique<Slot>());
-    return *slots_.back();
-  }
-  Slot& slot = *free_;
-  free_ = slot.next;
-  return slot;
 }
 
 // Puts the data of a write where it stays while the request lasts.
@@ -152,8 +142,7 @@ void Queue::give_back(Slot& slot) noexcept {
   if (slot.data.size() >= kMostData) std::swap(buffer_, slot.data);
   slot.data.reset();
   cost_ -= slot.cost;
-  slot.next = free_;
-  free_ = &slot;
+  slots_.give_back(slot);
   --in_flight_;
   progress_.set();
 }

@@ -17,6 +17,7 @@
 #include "block/export/buffer_pool.h"
 #include "block/export/fuse/file.h"
 #include "block/export/fuse/protocol.h"
+#include "block/export/request_slots.h"
 
 namespace strata::fuse_export {
 
@@ -46,8 +47,6 @@ class Queue {
     Request request;
     BufferPool::Buffer data;
   };
-  // A coroutine that nobody awaits: its frame is all there is, and ends with its body.
-  struct Job;
   enum class Taken { request, none, no_memory, gone };
   struct Answer {
     int error = 0;  // a positive errno
@@ -63,9 +62,9 @@ class Queue {
   bool keep_payload(Slot& slot, size_t rest) noexcept;
   void answer_at_once(Slot& slot);
   void answer_init_request(Slot& slot);
-  Job serve_read(Slot& slot);
-  Job serve_write(Slot& slot);
-  Job serve_other(Slot& slot);
+  RequestJob serve_read(Slot& slot);
+  RequestJob serve_write(Slot& slot);
+  RequestJob serve_other(Slot& slot);
   void finish(Slot& slot, Answer answer) noexcept;
   void finish(Slot& slot, Status status) noexcept {
     finish(slot, {.error = status.error_number()});
@@ -75,7 +74,6 @@ class Queue {
     finish(slot, {.size = sizeof answer, .data = &answer});
   }
   void send(uint64_t unique, Answer answer) noexcept;
-  Slot& get_slot();
   void give_back(Slot& slot) noexcept;
   bool may_take() const noexcept { return cost_ < kMostBytes; }
 
@@ -93,8 +91,7 @@ class Queue {
   uint64_t cost_ = 0;
   unsigned in_flight_ = 0;
   Event progress_;  // something has been given back
-  std::vector<std::unique_ptr<Slot>> slots_;
-  Slot* free_ = nullptr;
+  RequestSlots<Slot> slots_;
 };
 
 }  // namespace strata::fuse_export

@@ -23,18 +23,6 @@ fuse_attr_out attributes_of(ExportedFile& file) noexcept {
 
 }  // namespace
 
-struct Queue::Job {
-  struct promise_type {
-    static void* operator new(size_t size) { return allocate_frame(size); }
-    static void operator delete(void* frame, size_t size) noexcept { free_frame(frame, size); }
-    Job get_return_object() const noexcept { return {}; }
-    std::suspend_never initial_suspend() const noexcept { return {}; }
-    std::suspend_never final_suspend() const noexcept { return {}; }
-    void return_void() const noexcept {}
-    void unhandled_exception() const noexcept { std::terminate(); }
-  };
-};
-
 void Queue::launch(Slot& slot, Status parsed, size_t rest) {
   const Request& request = slot.request;
   slot.cost = std::max(request.bytes, kLeastCost);
@@ -92,7 +80,7 @@ void Queue::answer_init_request(Slot& slot) {
   finish_with(slot, *answer);
 }
 
-Queue::Job Queue::serve_read(Slot& slot) {
+RequestJob Queue::serve_read(Slot& slot) {
   const Request& request = slot.request;
   size_t size = file_.readable(request.offset, request.bytes);
   if (size == 0) {
@@ -108,7 +96,7 @@ Queue::Job Queue::serve_read(Slot& slot) {
   finish(slot, {.error = status.error_number(), .size = size, .data = slot.data.data()});
 }
 
-Queue::Job Queue::serve_write(Slot& slot) {
+RequestJob Queue::serve_write(Slot& slot) {
   const Request& request = slot.request;
   const void* data = slot.data.data();
   Result<uint64_t> written =
@@ -122,7 +110,7 @@ Queue::Job Queue::serve_write(Slot& slot) {
   finish_with(slot, out);
 }
 
-Queue::Job Queue::serve_other(Slot& slot) {
+RequestJob Queue::serve_other(Slot& slot) {
   const Request& request = slot.request;
   Status status;
   if (request.opcode == FUSE_LSEEK) {

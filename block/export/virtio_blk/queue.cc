@@ -187,7 +187,7 @@ void Queue::process() {
 }
 
 bool Queue::take_one() {
-  Slot& slot = get_slot();
+  Slot& slot = slots_.take();
   switch (ring_->take(slot.element)) {
     case virtio::Ring::Taken::element:
       launch(slot);
@@ -198,19 +198,8 @@ bool Queue::take_one() {
       break_down(ring_->problem());
       break;
   }
-  slot.next = free_;
-  free_ = &slot;
+  slots_.give_back(slot);
   return false;
-}
-
-Queue::Slot& Queue::get_slot() {
-  if (free_ == nullptr) {
-    slots_.push_back(std::make_unique<Slot>());
-    return *slots_.back();
-  }
-  Slot& slot = *free_;
-  free_ = slot.next;
-  return slot;
 }
 
 void Queue::break_down(const std::string& why) {
@@ -246,8 +235,7 @@ void Queue::give_back(Slot& slot) noexcept {
   if (logging_.log != nullptr) log_writes(slot);
   ring_->give_back(slot.element, slot.written);
   cost_ -= slot.cost;
-  slot.next = free_;
-  free_ = &slot;
+  slots_.give_back(slot);
   if (--in_flight_ == 0 && stopping_) idle_.set();
 }
 

@@ -16,6 +16,7 @@
 #include "block/base/unique_fd.h"
 #include "block/coro/event.h"
 #include "block/coro/scope.h"
+#include "block/export/request_slots.h"
 #include "block/export/virtio_blk/device.h"
 #include "block/io/backend.h"
 #include "block/virtio/blk.h"
@@ -99,8 +100,6 @@ class Queue final : public PollSource {
     virtio::Element element;
     virtio::BlkRequest request;
   };
-  // A coroutine that nobody awaits: its frame is all there is, and ends with its body.
-  struct Job;
 
   Task<void> stop_watching();
   Task<void> watch_kicks(CancelToken cancel);
@@ -113,7 +112,7 @@ class Queue final : public PollSource {
   void process();
   bool take_one();
   void launch(Slot& slot);
-  Job serve(Slot& slot);
+  RequestJob serve(Slot& slot);
   Task<Status> execute(const virtio::BlkRequest& request);
   Task<Status> transfer(const virtio::BlkRequest& request);
   void finish(Slot& slot, Status status);
@@ -125,7 +124,6 @@ class Queue final : public PollSource {
   void log_writes(const Slot& slot) noexcept;
   void break_down(const std::string& why);
   bool is_memory_lost() const noexcept;
-  Slot& get_slot();
   WriteFlags write_flags() const noexcept;
 
   AioContext& context_;
@@ -154,8 +152,7 @@ class Queue final : public PollSource {
   uint64_t cost_ = 0;
   unsigned in_flight_ = 0;
   Event idle_;  // nothing in flight
-  std::vector<std::unique_ptr<Slot>> slots_;
-  Slot* free_ = nullptr;
+  RequestSlots<Slot> slots_;
   Slot* oldest_ = nullptr;  // of those in flight, where order is kept
   Slot* newest_ = nullptr;
 };

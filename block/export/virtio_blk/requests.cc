@@ -19,18 +19,6 @@ constexpr uint64_t kMostPiece = uint64_t{16} << 20;
 
 }  // namespace
 
-struct Queue::Job {
-  struct promise_type {
-    static void* operator new(size_t size) { return allocate_frame(size); }
-    static void operator delete(void* frame, size_t size) noexcept { free_frame(frame, size); }
-    Job get_return_object() const noexcept { return {}; }
-    std::suspend_never initial_suspend() const noexcept { return {}; }
-    std::suspend_never final_suspend() const noexcept { return {}; }
-    void return_void() const noexcept {}
-    void unhandled_exception() const noexcept { std::terminate(); }
-  };
-};
-
 void Queue::launch(Slot& slot) {
   slot.request = virtio::parse_blk_request(
       slot.element,
@@ -57,7 +45,7 @@ void Queue::launch(Slot& slot) {
   }
 }
 
-Queue::Job Queue::serve(Slot& slot) {
+RequestJob Queue::serve(Slot& slot) {
   Status status = co_await execute(slot.request);
   finish(slot, status);
 }
