@@ -77,6 +77,7 @@ Task<void> QmpSession::read() {
         IoVector::buffer(buffer.data(), buffer.size()), fds, stop_reading_.token());
     if (!got || *got == 0) break;
     if (!fds.empty()) received_fd_ = std::move(fds.front());
+    fds.clear();  // the others before anything is answered
     std::string_view input(buffer.data(), *got);
     while (!finishing_) {
       std::optional<Input> item = parser_.next(input);
