@@ -120,6 +120,8 @@ std::shared_ptr<fuse_export::Mounter> confine(const CommandLine& line) {
   const char* manager = std::getenv("NOTIFY_SOCKET");
   needs.abstract_sockets =
       is_mentioned(line, "abstract") || (manager != nullptr && manager[0] == '@');
+  // Disks that come later may want it, and they come over a monitor.
+  needs.io_uring = is_mentioned(line, "io_uring") || has_monitor(line);
   std::shared_ptr<fuse_export::Mounter> mounter;
   if (asks_for_export(line, qapi::BlockExportType::fuse)) {
     std::vector<std::string> writable;

@@ -169,6 +169,12 @@ bool is_mentioned(const CommandLine& line, std::string_view word) {
   });
 }
 
+bool has_monitor(const CommandLine& line) {
+  return std::ranges::any_of(line.options, [](const CommandLineOption& option) {
+    return option.kind == OptionKind::monitor || (option.config && option.config->monitor);
+  });
+}
+
 bool asks_for_export(const CommandLine& line, qapi::BlockExportType type) {
   return std::ranges::any_of(line.options, [type](const CommandLineOption& option) {
     if (option.kind == OptionKind::config && option.config->export_)

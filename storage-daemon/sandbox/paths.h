@@ -25,6 +25,8 @@ std::vector<AllowedPath> paths_of_options(const CommandLine& line);
 // Whether this word stands in an option, or in a configuration.
 bool is_mentioned(const CommandLine& line, std::string_view word);
 
+bool has_monitor(const CommandLine& line);
+
 // Whether an option exports by this kind of export.
 bool asks_for_export(const CommandLine& line, qapi::BlockExportType type);
 

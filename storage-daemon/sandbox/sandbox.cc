@@ -80,7 +80,7 @@ void enter_sandbox(const SandboxNeeds& needs) {
   for (const char* path : kUsed) all.push_back({path, true});
   drop_capabilities(needs.user_change);
   restrict_files(all, needs.abstract_sockets);
-  restrict_system_calls();
+  restrict_system_calls(needs.io_uring);
 }
 
 void check_user(const std::string& name) {

@@ -15,6 +15,7 @@ struct SandboxNeeds {
   std::vector<AllowedPath> paths;
   bool user_change = false;       // becoming another user
   bool abstract_sockets = false;  // connecting to them
+  bool io_uring = false;
 };
 
 // Confines this process, for good: files (Landlock) to what it needs and what libraries read,

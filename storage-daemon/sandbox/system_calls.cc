@@ -60,7 +60,7 @@ void check(int result, const char* name) {
 
 }  // namespace
 
-void restrict_system_calls() {
+void restrict_system_calls(bool io_uring) {
   constexpr uint32_t kAnswer = SCMP_ACT_ERRNO(EPERM);
   Filter filter(seccomp_init(SCMP_ACT_ALLOW), seccomp_release);
   if (!filter) throw Error("Cannot make the sandbox's filter of system calls");
@@ -69,6 +69,10 @@ void restrict_system_calls() {
   for (const char* name : kRefused) {
     int number = seccomp_syscall_resolve_name(name);
     if (number != __NR_SCMP_ERROR) check(seccomp_rule_add(filter.get(), kAnswer, number, 0), name);
+  }
+  if (!io_uring) {
+    check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(io_uring_setup), 0), "io_uring_setup");
+    check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(io_uring_enter), 0), "io_uring_enter");
   }
   for (int family : kRefusedFamilies)
     check(seccomp_rule_add(filter.get(), kAnswer, SCMP_SYS(socket), 1,
