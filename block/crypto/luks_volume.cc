@@ -108,26 +108,31 @@ Task<std::unique_ptr<LuksVolume>> LuksVolume::open(LuksPlace place, bool detache
 }
 
 // The password in one slot, in a thread.
-Task<bool> LuksVolume::opens(size_t index, ConstBytes password, Bytes key,
-                             CpuBudget& budget) const {
+Task<SlotAnswer> LuksVolume::try_password(size_t index, ConstBytes password, Bytes key) const {
   std::vector<std::byte> material(header_.material_bytes());
   const LuksSlot& slot = header_.slots[index];
   check(co_await read_at(place_, slot.key_offset(), material), "Failed to read key material");
-  SlotAnswer answer = co_await pool().run(
+  CpuBudget budget(kSlotBudget);
+  co_return co_await pool().run(
       [&] { return try_slot(header_, parameters_, slot, material, password, key, budget); });
-  if (answer == SlotAnswer::out_of_budget)
-    throw Error("Keyslot {} takes more than {} seconds to be tried: its iteration count is {}",
-                index, std::chrono::seconds(kUnlockBudget).count(), slot.iterations);
-  co_return answer == SlotAnswer::opened;
 }
 
+void LuksVolume::refuse_slow(size_t index) const {
+  throw Error("Keyslot {} takes more than {} seconds to be tried: its iteration count is {}", index,
+              std::chrono::seconds(kSlotBudget).count(), header_.slots[index].iterations);
+}
+
+// A slot that would take too long is passed over: the password may be that of another.
 Task<LuksVolume::Opened> LuksVolume::find_key(SecretBytes password) const {
-  CpuBudget budget(kUnlockBudget);
   SecretBytes key(header_.key_bytes);
+  std::optional<size_t> passed_over;
   for (size_t i = 0; i < kLuksSlots; ++i) {
     if (!header_.slots[i].active) continue;
-    if (co_await opens(i, password.span(), key.span(), budget)) co_return Opened{i, std::move(key)};
+    SlotAnswer answer = co_await try_password(i, password.span(), key.span());
+    if (answer == SlotAnswer::opened) co_return Opened{i, std::move(key)};
+    if (answer == SlotAnswer::out_of_budget && !passed_over) passed_over = i;
   }
+  if (passed_over) refuse_slow(*passed_over);
   throw Error("Invalid password, cannot unlock any keyslot");
 }
 
@@ -243,9 +248,8 @@ Task<void> LuksVolume::deactivate(const BlockLayer& layer,
   auto index = static_cast<size_t>(*options.keyslot);
   bool active = header_.slots[index].active;
   if (old) {
-    CpuBudget budget(kUnlockBudget);
     SecretBytes key(header_.key_bytes);
-    if (!active || !co_await opens(index, old->span(), key.span(), budget))
+    if (!active || co_await try_password(index, old->span(), key.span()) != SlotAnswer::opened)
       throw Error("Given keyslot {} doesn't contain the given old password for erase operation",
                   index);
   }
@@ -260,11 +264,12 @@ Task<void> LuksVolume::deactivate(const BlockLayer& layer,
 
 Task<void> LuksVolume::erase_matching(ConstBytes password, bool force) {
   std::vector<size_t> matching;
-  CpuBudget budget(kUnlockBudget);
   SecretBytes key(header_.key_bytes);
   for (size_t i = 0; i < kLuksSlots; ++i) {
     if (!header_.slots[i].active) continue;
-    if (co_await opens(i, password, key.span(), budget)) matching.push_back(i);
+    SlotAnswer answer = co_await try_password(i, password, key.span());
+    if (answer == SlotAnswer::out_of_budget) refuse_slow(i);  // it might be one of them
+    if (answer == SlotAnswer::opened) matching.push_back(i);
   }
   if (matching.empty()) throw Error("No keyslots match given (old) password for erase operation");
   if (!force && matching.size() == active_slots())

@@ -73,7 +73,8 @@ class LuksVolume {
     SecretBytes key;
   };
   Task<Opened> find_key(SecretBytes password) const;
-  Task<bool> opens(size_t slot, ConstBytes password, Bytes key, CpuBudget& budget) const;
+  Task<SlotAnswer> try_password(size_t slot, ConstBytes password, Bytes key) const;
+  [[noreturn]] void refuse_slow(size_t slot) const;
   Task<void> activate(const BlockLayer& layer, const qapi::QCryptoBlockAmendOptionsLUKS& options,
                       const std::optional<std::string>& secret, std::string_view prefix,
                       bool force);

@@ -93,15 +93,28 @@ def test_luks_hardening_a_header_is_judged_as_qemu_does(images, tmp_path, kind, 
     assert ours == qemu or name in DIFFERENT
 
 
-@pytest.mark.parametrize("kind, at", [("luks", SLOT + 4), ("qcow2", 164)])
-def test_luks_hardening_iterations_end_with_a_budget(images, tmp_path, kind, at):
-    """2^32 - 1 of them would be an hour."""
-    image = bytearray(images[kind])
+def read_slowly(image, kind, at, place, secret=()):
+    """2^32 - 1 iterations would be an hour."""
     start = image.index(b"LUKS\xba\xbe")
     struct.pack_into(">I", image, start + at, 0xffffffff)
-    (tmp_path / "x").write_bytes(image)
-    done = subprocess.run([compare.OURS / "qemu-io", *SECRET, "-c", "read 0 512", "--image-opts",
-                           IMAGES[kind]], cwd=tmp_path, capture_output=True, text=True,
+    (place / "x").write_bytes(image)
+    return subprocess.run([compare.OURS / "qemu-io", *(secret or SECRET), "-c", "read 0 512",
+                           "--image-opts", IMAGES[kind]], cwd=place, capture_output=True, text=True,
                           timeout=55, check=False)
+
+
+def test_luks_hardening_iterations_end_with_a_budget(images, tmp_path):
+    done = read_slowly(bytearray(images["qcow2"]), "qcow2", 164, tmp_path)
     assert done.returncode == 1
     assert "takes more than 10 seconds" in done.stderr
+
+
+def test_a_slot_that_takes_too_long_leaves_time_for_the_others(images, tmp_path):
+    (tmp_path / "x").write_bytes(images["luks"])
+    new = ["--object", "secret,id=n,data=def"]
+    subprocess.run([compare.OURS / "qemu-img", "amend", *SECRET, *new, "--image-opts",
+                    IMAGES["luks"], "-o", "state=active,new-secret=n,iter-time=1"], cwd=tmp_path,
+                   check=True, timeout=60)
+    image = bytearray((tmp_path / "x").read_bytes())
+    done = read_slowly(image, "luks", SLOT + 4, tmp_path, ["--object", "secret,id=s,data=def"])
+    assert (done.returncode, done.stderr) == (0, "")
