@@ -176,8 +176,7 @@ bool has_protocol_prefix(std::string_view name) noexcept {
 }
 
 object options_of_filename(const std::string& name) {
-  if (!has_protocol_prefix(name) || is_device(name))
-    return file_options(is_device(name) ? "host_device" : "file", name);
+  if (!has_protocol_prefix(name) || is_device(name)) return options_of_path(name);
   size_t colon = name.find(':');
   std::string_view prefix = std::string_view(name).substr(0, colon);
   std::string_view rest = std::string_view(name).substr(colon + 1);
@@ -197,6 +196,10 @@ object options_of_filename(const std::string& name) {
   if (prefix == "blkdebug") return parse_blkdebug_name(rest);
   if (prefix == "null-co" || prefix == "null-aio") return parse_null_name(prefix, name);
   throw Error("Unknown protocol '{}'", prefix);
+}
+
+object options_of_path(const std::string& path) {
+  return file_options(is_device(path) ? "host_device" : "file", path);
 }
 
 std::string absolute_name(const std::string& name, const std::string& of) {

@@ -18,6 +18,9 @@ bool has_protocol_prefix(std::string_view name) noexcept;
 // rest. A path to a device is one for host_device. "json:" is not dealt with here. Throws Error.
 boost::json::object options_of_filename(const std::string& name);
 
+// The same of a name that is a path, whatever it looks like.
+boost::json::object options_of_path(const std::string& path);
+
 // Where `name`, which the image `of` gives of another one, leads: a plain relative name starts from
 // the directory of that image. Throws Error where that has no name to start from (an empty name, or
 // "json:").

@@ -113,9 +113,6 @@ object resolve_image_name(const BlockLayer& layer, const ImageName& name) {
   if (options.contains("driver")) {
     std::string driver = member_string(options, "driver");
     if (find_driver(layer, driver) == nullptr) throw Error("Unknown driver '{}'", driver);
-  } else if (!filename && options.contains("filename")) {
-    filename = member_string(options, "filename");
-    options.erase("filename");
   }
   if (filename) add_filename(layer, options, *filename);
   name_drivers_of_children(options);

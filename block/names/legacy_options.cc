@@ -4,6 +4,7 @@
 #include <string>
 
 #include "block/base/error.h"
+#include "block/base/log.h"
 
 namespace strata {
 namespace {
@@ -23,7 +24,6 @@ void give_server(object& nbd) {
   }
   if (has_path && has_host) throw Error("path and host may not be used at the same time");
   if (!has_path && !has_host) {
-    if (has_port) throw Error("port may not be used without host");
     throw Error("NBD server address missing");
   }
   if (has_path && has_port) throw Error("port may not be used without host");
@@ -41,11 +41,33 @@ void give_server(object& nbd) {
   nbd["server"] = std::move(server);
 }
 
+// "on" and "off" of "discard" mean what they say.
+void rename_discard(object& options) {
+  boost::json::value* discard = options.if_contains("discard");
+  if (discard == nullptr || !discard->is_string()) return;
+  std::string_view mode = discard->get_string();
+  if (mode == "on")
+    *discard = "unmap";
+  else if (mode == "off")
+    *discard = "ignore";
+  else if (mode != "unmap" && mode != "ignore")
+    throw Error("Invalid discard option");
+}
+
+void leave_out_empty_backing(object& options) {
+  boost::json::value* backing = options.if_contains("backing");
+  if (backing == nullptr || !backing->is_string() || !backing->get_string().empty()) return;
+  log_warning("Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
+  *backing = nullptr;
+}
+
 }  // namespace
 
 void modernise_options(object& options) {
   for (auto& [key, value] : options)
     if (object* child = value.if_object()) modernise_options(*child);
+  rename_discard(options);
+  leave_out_empty_backing(options);
   const boost::json::value* driver = options.if_contains("driver");
   if (driver != nullptr && driver->is_string() && driver->get_string() == "nbd")
     give_server(options);

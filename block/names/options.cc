@@ -49,15 +49,38 @@ const object* find_parent(const object& options, std::string_view path) {
   return at;
 }
 
-// Writes out the first size with a suffix that a member `key` has anywhere; false if there is none.
-bool expand_size(object& options, std::string_view key) {
-  for (auto& [name, value] : options) {
+Error describe_size_error(std::string_view name, std::string_view text) {
+  size_t digits = text.find_first_not_of("0123456789");
+  bool is_number =
+      !text.empty() && digits != 0 && (digits == text.npos || digits + 1 == text.size());
+  if (is_number && (digits == text.npos ||
+                    std::string_view("bkKMGTPE").find(text[digits]) != std::string_view::npos))
+    return Error("Value '{}' is out of range for parameter '{}'", text, name);
+  return Error("Parameter '{}' expects a non-negative number below 2^64", name)
+      .hint(
+          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+          "and exabytes, respectively.\n");
+}
+
+// Integers that are no sizes.
+bool is_plain_number(std::string_view name) noexcept {
+  for (std::string_view one : {"cache-clean-interval", "latency-ns", "open-timeout",
+                               "reconnect-delay", "aio-max-batch", "x-check-cache-dropped"})
+    if (name == one) return true;
+  return false;
+}
+
+// Writes out the first size with a suffix that a member `name` has anywhere; false if there is
+// none. Throws Error for one that is no size.
+bool expand_size(object& options, std::string_view name) {
+  for (auto& [key, value] : options) {
     if (object* child = value.if_object()) {
-      if (expand_size(*child, key)) return true;
-    } else if (name == key && value.is_string()) {
+      if (expand_size(*child, name)) return true;
+    } else if (key == name && value.is_string()) {
       std::string text(value.get_string());
       std::optional<uint64_t> size = qapi::parse_size(text);
-      if (!size || text == std::to_string(*size)) continue;
+      if (size && text == std::to_string(*size)) continue;
+      if (!size) throw describe_size_error(name, text);
       value = std::to_string(*size);
       return true;
     }
@@ -81,12 +104,19 @@ std::string describe_unexpected(const BlockLayer& layer, const object& options,
   std::string driver;
   if (owner->contains("driver") && owner->at("driver").is_string())
     driver = owner->at("driver").get_string();
+  std::string name(path.substr(start));
+  // Of a tree the first member is named.
+  for (const object* tree = find_parent(options, path); tree != nullptr && !tree->empty();) {
+    name += '.';
+    name += tree->begin()->key();
+    tree = tree->begin()->value().if_object();
+  }
   bool is_protocol = false;
   for (const DriverDescriptor* known : layer.drivers())
     if (known->format_name() == driver) is_protocol = known->is_protocol;
   return fmt::format("Block {} '{}' {} support the option '{}'",
                      is_protocol ? "protocol" : "format", driver,
-                     is_protocol ? "doesn't" : "does not", path.substr(start));
+                     is_protocol ? "doesn't" : "does not", name);
 }
 
 // What is wrong with an address is told without its own name.
@@ -97,6 +127,23 @@ std::optional<Error> describe_server_error(std::string_view text) {
   return Error("Parameter '{}", text.substr(at + 7));
 }
 
+// "Parameter 'a.file' is missing"
+std::optional<std::string_view> missing_child(std::string_view text) {
+  auto path = quoted(text, "Parameter '", "' is missing");
+  if (!path) return std::nullopt;
+  std::string_view name = path->substr(path->rfind('.') + 1);
+  if (name != "file" && name != "image") return std::nullopt;
+  return name;
+}
+
+// "Invalid parameter type for 'a.b', expected: object"
+std::optional<std::string_view> type_complaint(std::string_view text) {
+  constexpr std::string_view kStart = "Invalid parameter type for '";
+  if (!text.starts_with(kStart)) return std::nullopt;
+  text.remove_prefix(kStart.size());
+  return text.substr(0, text.find('\''));
+}
+
 Error describe_option_error(const BlockLayer& layer, const object& options, const Error& error) {
   std::string_view text = error.text();
   if (auto about_server = describe_server_error(text)) return *std::move(about_server);
@@ -104,8 +151,20 @@ Error describe_option_error(const BlockLayer& layer, const object& options, cons
     return Error("{}", describe_unexpected(layer, options, *path));
   if (auto name = quoted(text, "Parameter 'driver' does not accept value '", "'"))
     return Error("Unknown driver '{}'", *name);
-  if (text == "Parameter 'file' is missing")
-    return Error("A block device must be specified for \"file\"");
+  if (auto child = missing_child(text)) {
+    Error missing("A block device must be specified for \"{}\"", *child);
+    if (text.starts_with("Parameter 'backing."))
+      return std::move(missing).prepend("Could not open backing file: ");
+    return missing;
+  }
+  if (auto path = quoted(text, "Parameter '", "driver' is missing");
+      path && (path->empty() || path->ends_with('.')))
+    return Error("Must specify either driver or file");
+  // A tree where there should be none, or the other way around.
+  if (auto path = quoted(text, "Parameters '", ".*' are unexpected"))
+    return Error("{}", describe_unexpected(layer, options, *path));
+  if (auto path = type_complaint(text))
+    return Error("{}", describe_unexpected(layer, options, *path));
   if (auto path = quoted(text, "Parameter '", "filename' is missing")) {
     const object* owner =
         find_parent(options, path->substr(0, path->empty() ? 0 : path->size() - 1));
@@ -224,7 +283,7 @@ void name_drivers_of_children(object& options) {
     boost::json::value name = child->at("filename");
     if (!name.is_string()) continue;
     child->erase("filename");
-    merge_options(*child, options_of_filename(std::string(name.get_string())));
+    merge_options(*child, options_of_path(std::string(name.get_string())));
   }
 }
 
@@ -235,8 +294,11 @@ qapi::BlockdevOptions read_options(const BlockLayer& layer, object options) {
     try {
       return qapi::from_keyval<qapi::BlockdevOptions>(options);
     } catch (const Error& error) {
-      auto key = quoted(error.text(), "Parameter '", "' expects integer");
-      if (!key || !expand_size(options, *key)) throw describe_option_error(layer, options, error);
+      auto path = quoted(error.text(), "Parameter '", "' expects integer");
+      if (!path) throw describe_option_error(layer, options, error);
+      std::string_view name = path->substr(path->rfind('.') + 1);
+      if (is_plain_number(name)) throw Error("Parameter '{}' expects a number", name);
+      if (!expand_size(options, name)) throw describe_option_error(layer, options, error);
     }
   }
 }

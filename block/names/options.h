@@ -25,7 +25,7 @@ void merge_options(boost::json::object& options, const boost::json::object& defa
 // The member `key`, made an object if it is none.
 boost::json::object& child_of(boost::json::object& options, std::string_view key);
 
-// {"filename": name} of a child without a driver becomes what the name stands for.
+// {"filename": path} of a child without a driver becomes a file. No protocol is read out of it.
 void name_drivers_of_children(boost::json::object& options);
 
 // The typed form. Throws Error, in the words in which an image's options are complained about.

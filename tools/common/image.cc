@@ -122,9 +122,19 @@ class Opener {
     object backing = given->get_object();
     if (is_partial(backing)) co_await complete_from_image(backing);
     set_default(backing, "read-only", "on");
-    if (!backing.contains("driver")) co_await add_guessed_format(backing, backing_file_);
+    if (!backing.contains("driver")) co_await guess_backing_format(backing);
     co_await add_encryption_format(backing, backing_file_);
     options_["backing"] = std::move(backing);
+  }
+
+  Task<void> guess_backing_format(object& backing) {
+    std::optional<Error> failed;
+    try {
+      co_await add_guessed_format(backing, backing_file_);
+    } catch (Error& error) {
+      failed = std::move(error).prepend("Could not open backing file: ");
+    }
+    if (failed) throw *failed;
   }
 
   Task<void> complete_from_image(object& backing) {
@@ -159,9 +169,11 @@ class Opener {
   // What the options do not say the flags decide; children inherit it.
   void apply_flags(object& options) const {
     set_default(options, "read-only", flags_.writable ? "off" : "on");
-    object& cache = child_of(options, "cache");
-    set_default(cache, "direct", flags_.cache_direct ? "on" : "off");
-    set_default(cache, "no-flush", flags_.cache_no_flush ? "on" : "off");
+    if (!options.contains("cache")) options["cache"] = object();
+    if (object* cache = options["cache"].if_object()) {
+      set_default(*cache, "direct", flags_.cache_direct ? "on" : "off");
+      set_default(*cache, "no-flush", flags_.cache_no_flush ? "on" : "off");
+    }
     if (flags_.force_share) set_default(options, "force-share", "on");
     if (flags_.discard_unmap.value_or(false)) set_default(options, "discard", "unmap");
     if (flags_.aio) apply_aio(options);

@@ -87,7 +87,7 @@ def test_a_guessed_image_does_not_write_to_a_data_file_elsewhere(tmp_path):
     "nbd://localhost/x", "nbd:unix:/nowhere",
     "json:{\"file.driver\":\"nbd\",\"file.path\":\"/nowhere\"}",
     "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"host_device\",\"filename\":\"/dev/zero\"}}",
-    "json:{\"driver\":\"raw\",\"file.filename\":\"nbd://localhost\"}",
+    "json:{\"driver\":\"raw\",\"file.filename\":\"/dev/zero\"}",
     "json:{\"driver\":\"raw\",\"file\":\"some-node\"}"])
 def test_a_backing_name_in_an_image_leads_to_files_only(tmp_path, name):
     make("-u", "-F", "raw", "-b", name, "image", "1M", cwd=tmp_path)

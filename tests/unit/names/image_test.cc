@@ -90,8 +90,10 @@ TEST_CASE("options go above what the name says") {
                                              "filename": "a"}})"));
   CHECK(names.resolve({.filename = {}, .format = {}, .options = tree({{"file.filename", "a"}})}) ==
         json(R"({"file": {"driver": "file", "filename": "a"}})"));
-  CHECK(names.resolve({.filename = {}, .format = {}, .options = tree({{"filename", "a"}})}) ==
-        json(R"({"file": {"driver": "file", "filename": "a"}})"));
+  // A protocol is read out of a name that somebody gave as such, not out of an option.
+  CHECK(names.resolve(
+            {.filename = {}, .format = {}, .options = tree({{"file.filename", "nbd:a"}})}) ==
+        json(R"({"file": {"driver": "file", "filename": "nbd:a"}})"));
   // Through a filter, to the node that takes a name.
   CHECK(names.resolve({.filename = "a",
                        .format = {},
@@ -137,8 +139,25 @@ TEST_CASE("options that do not belong together are refused in QEMU's words") {
         "Block format 'raw' does not support the option 'foo'");
   CHECK(refusal({{"driver", "raw"}, {"file.filename", "a"}, {"file.foo", "x"}}) ==
         "Block protocol 'file' doesn't support the option 'foo'");
+  CHECK(refusal({{"driver", "raw"}, {"file.filename", "a"}, {"foo.bar", "x"}}) ==
+        "Block format 'raw' does not support the option 'foo.bar'");
+  CHECK(refusal({{"driver", "raw"}, {"file.filename", "a"}, {"cache", "none"}}) ==
+        "Block format 'raw' does not support the option 'cache'");
+  CHECK(refusal({{"driver", "raw"}, {"file.driver", "raw"}}) ==
+        "A block device must be specified for \"file\"");
+  CHECK(refusal({{"driver", "blkdebug"}}) == "A block device must be specified for \"image\"");
+  CHECK(refusal({{"filename", "a"}}) == "Must specify either driver or file");
+  CHECK(refusal({{"driver", "raw"}, {"file.locking", "off"}}) ==
+        "Must specify either driver or file");
+  CHECK(refusal({{"driver", "null-co"}, {"discard", "maybe"}}) == "Invalid discard option");
+  CHECK(refusal({{"driver", "null-co"}, {"size", "x"}}) ==
+        "Parameter 'size' expects a non-negative number below 2^64");
+  CHECK(refusal({{"driver", "null-co"}, {"size", "16E"}}) ==
+        "Value '16E' is out of range for parameter 'size'");
+  CHECK(refusal({{"driver", "null-co"}, {"latency-ns", "1k"}}) ==
+        "Parameter 'latency-ns' expects a number");
   CHECK(refusal({{"driver", "nbd"}}) == "NBD server address missing");
-  CHECK(refusal({{"driver", "nbd"}, {"port", "1"}}) == "port may not be used without host");
+  CHECK(refusal({{"driver", "nbd"}, {"port", "1"}}) == "NBD server address missing");
   CHECK(refusal({{"driver", "nbd"}, {"path", "/s"}, {"host", "h"}}) ==
         "path and host may not be used at the same time");
   CHECK(refusal({{"driver", "nbd"}, {"path", "/s"}, {"server.type", "unix"}}) ==
@@ -151,6 +170,9 @@ TEST_CASE("sizes may have a suffix, lists are written by numbers") {
       names.layer, tree({{"driver", "raw"}, {"size", "1M"}, {"offset", "4k"}, {"file", "node"}}));
   CHECK(raw.get_if<qapi::BlockdevOptionsRaw>()->size == 1 << 20);
   CHECK(raw.get_if<qapi::BlockdevOptionsRaw>()->offset == 4096);
+  // At any level.
+  CHECK_NOTHROW(read_options(
+      names.layer, tree({{"driver", "raw"}, {"file.driver", "null-co"}, {"file.size", "1M"}})));
   qapi::BlockdevOptions rules =
       read_options(names.layer, tree({{"driver", "blkdebug"},
                                       {"image", "node"},
@@ -167,6 +189,17 @@ TEST_CASE("older names of an NBD server are understood at any level") {
   modernise_options(options);
   CHECK(boost::json::value(options) == json(R"({"driver": "qcow2", "backing": {"driver": "raw",
       "file": {"driver": "nbd", "server": {"type": "unix", "path": "/s"}}}})"));
+}
+
+TEST_CASE("older words are understood at any level") {
+  object options = tree({{"driver", "raw"},
+                         {"discard", "on"},
+                         {"file.driver", "file"},
+                         {"file.discard", "off"},
+                         {"backing", ""}});
+  modernise_options(options);
+  CHECK(boost::json::value(options) == json(R"({"driver": "raw", "discard": "unmap",
+      "file": {"driver": "file", "discard": "ignore"}, "backing": null})"));
 }
 
 TEST_CASE("a format is guessed from the first bytes, and told where it is not built") {
