@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "block/base/error.h"
+#include "block/drivers/filter.h"
 #include "block/graph/layer.h"
-#include "block/graph/open.h"
 #include "block/io/block_status.h"
 #include "block/io/copy_on_read.h"
 #include "block/io/request.h"
@@ -16,16 +16,16 @@ namespace {
 constexpr PermissionSet kPassedOn{Permission::consistent_read, Permission::write,
                                   Permission::resize};
 
-class CopyOnReadDriver final : public Driver {
+class CopyOnReadDriver final : public FilterDriver {
  public:
-  using Driver::Driver;
+  using FilterDriver::FilterDriver;
   ~CopyOnReadDriver() override {
     for (Edge* edge : frozen_) edge->set_frozen(false);
   }
 
   Task<void> open(OpenContext& context) override {
     const auto& options = context.branch<qapi::BlockdevOptionsCor>();
-    file_ = co_await context.open_child(options.file, "file", kFilterRoles);
+    co_await open_filtered(context, options.file);
     if (!options.bottom) co_return;
     bottom_ = context.layer.find_node(*options.bottom);
     if (!bottom_) throw Error("Bottom node '{}' not found", *options.bottom);
@@ -37,33 +37,15 @@ class CopyOnReadDriver final : public Driver {
 
   Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) override {
     if (bottom_) return read_above_bottom(offset, into, flags);
-    return io::preadv(*file_, offset, into, flags | ReadFlag::copy_on_read);
+    return FilterDriver::preadv(offset, into, flags | ReadFlag::copy_on_read);
   }
   Task<Status> prefetch(uint64_t offset, uint64_t bytes) override {
     if (bottom_) return prefetch_above_bottom(offset, bytes);
-    return io::populate(*file_, offset, bytes);
+    return io::populate(child(), offset, bytes);
   }
-  Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags) override {
-    return io::pwritev(*file_, offset, from, flags);
-  }
-  Task<Status> pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) override {
-    return io::pwrite_zeroes(*file_, offset, bytes, flags);
-  }
-  Task<Status> pdiscard(uint64_t offset, uint64_t bytes) override {
-    return io::pdiscard(*file_, offset, bytes);
-  }
-  Task<Result<uint64_t>> length() override {
-    return Task<Result<uint64_t>>::ready(file_->node().length());
-  }
-
   WriteFlags write_flags() const noexcept override {
-    WriteFlags own{WriteFlag::fua, WriteFlag::unchanged, WriteFlag::serialising};
-    return own | (file_->node().driver().write_flags() & WriteFlag::compressed);
+    return FilterDriver::write_flags() | (below().driver().write_flags() & WriteFlag::compressed);
   }
-  WriteFlags zero_flags() const noexcept override {
-    return {WriteFlag::fua, WriteFlag::may_unmap, WriteFlag::no_fallback, WriteFlag::unchanged};
-  }
-  bool has_zero_init() const noexcept override { return file_->node().driver().has_zero_init(); }
 
   // What it writes changes nothing that anybody reads, so others may do the same.
   Permissions child_permissions(const Edge&, Permissions of_parents) const override {
@@ -88,7 +70,6 @@ class CopyOnReadDriver final : public Driver {
   Task<Status> read_above_bottom(uint64_t offset, IoVector into, ReadFlags flags);
   Task<Status> prefetch_above_bottom(uint64_t offset, uint64_t bytes);
 
-  Edge* file_ = nullptr;
   NodePtr bottom_;
   std::vector<Edge*> frozen_;
 };
@@ -101,7 +82,7 @@ Edge* edge_down(const Node& node) noexcept {
 // The way to the bottom stays as it is while this node is there.
 void CopyOnReadDriver::freeze_chain() {
   std::vector<Edge*> chain;
-  for (Edge* edge = file_; edge != nullptr; edge = edge_down(edge->node())) {
+  for (Edge* edge = &child(); edge != nullptr; edge = edge_down(edge->node())) {
     if (edge->is_frozen())
       throw Error("Cannot change '{}' link from '{}' to '{}'", edge->name(),
                   edge->parent().parent_node()->name(), edge->node().name());
@@ -115,14 +96,14 @@ void CopyOnReadDriver::freeze_chain() {
 }
 
 Task<bool> CopyOnReadDriver::is_wanted(uint64_t offset, uint64_t& bytes) {
-  Node& top = file_->node();
+  Node& top = below();
   auto own = co_await io::block_status(top, offset, bytes, StatusWant::contents);
   if (!own || own->bytes == 0) co_return true;  // reading it will tell
   bytes = std::min(bytes, own->bytes);
   if (own->flags.has(StatusFlag::allocated)) co_return false;
-  Edge* below = edge_down(top);
-  if (below == nullptr) co_return false;
-  auto chain = co_await io::block_status_above(below->node(), bottom_.get(), true, offset, bytes,
+  Edge* next = edge_down(top);
+  if (next == nullptr) co_return false;
+  auto chain = co_await io::block_status_above(next->node(), bottom_.get(), true, offset, bytes,
                                                StatusWant::contents);
   if (!chain || chain->status.bytes == 0) co_return true;
   bytes = std::min(bytes, chain->status.bytes);
@@ -134,7 +115,7 @@ Task<Status> CopyOnReadDriver::read_above_bottom(uint64_t offset, IoVector into,
     uint64_t bytes = into.size() - done;
     ReadFlags with = flags;
     if (co_await is_wanted(offset + done, bytes)) with |= ReadFlag::copy_on_read;
-    Status status = co_await io::preadv(*file_, offset + done, into.slice(done, bytes), with);
+    Status status = co_await io::preadv(child(), offset + done, into.slice(done, bytes), with);
     if (!status.ok()) co_return status;
     done += bytes;
   }
@@ -146,7 +127,7 @@ Task<Status> CopyOnReadDriver::prefetch_above_bottom(uint64_t offset, uint64_t b
     uint64_t piece = bytes - done;
     bool wanted = co_await is_wanted(offset + done, piece);
     if (wanted) {
-      Status status = co_await io::populate(*file_, offset + done, piece);
+      Status status = co_await io::populate(child(), offset + done, piece);
       if (!status.ok()) co_return status;
     }
     done += piece;

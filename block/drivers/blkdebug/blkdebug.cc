@@ -8,7 +8,7 @@
 #include "block/aio/aio_context.h"
 #include "block/base/error.h"
 #include "block/drivers/blkdebug/config_file.h"
-#include "block/graph/open.h"
+#include "block/drivers/filter.h"
 #include "block/io/request.h"
 #include "qapi/visit_block_debug.h"
 
@@ -49,21 +49,21 @@ uint32_t read_limit(std::string_view name, std::optional<int64_t> value, uint64_
   return static_cast<uint32_t>(size);
 }
 
-class BlkdebugDriver final : public Driver {
+class BlkdebugDriver final : public FilterDriver {
  public:
-  using Driver::Driver;
+  using FilterDriver::FilterDriver;
 
   Task<void> open(OpenContext& context) override;
 
   Task<Status> preadv(uint64_t offset, IoVector into, ReadFlags flags) override {
     Injection injection = rules_.check(BlkdebugIOType::read, offset, into.size());
     if (injection.error != 0) return fail(injection);
-    return io::preadv(*image_, offset, into, flags);
+    return FilterDriver::preadv(offset, into, flags);
   }
   Task<Status> pwritev(uint64_t offset, IoVector from, WriteFlags flags) override {
     Injection injection = rules_.check(BlkdebugIOType::write, offset, from.size());
     if (injection.error != 0) return fail(injection);
-    return io::pwritev(*image_, offset, from, flags);
+    return FilterDriver::pwritev(offset, from, flags);
   }
   // Like a device that leaves to others what is less than its unit.
   Task<Status> pwrite_zeroes(uint64_t offset, uint64_t bytes, WriteFlags flags) override {
@@ -72,14 +72,14 @@ class BlkdebugDriver final : public Driver {
       return Task<Status>::ready(Status::error(ENOTSUP));
     Injection injection = rules_.check(BlkdebugIOType::write_zeroes, offset, bytes);
     if (injection.error != 0) return fail(injection);
-    return io::pwrite_zeroes(*image_, offset, bytes, flags);
+    return FilterDriver::pwrite_zeroes(offset, bytes, flags);
   }
   Task<Status> pdiscard(uint64_t offset, uint64_t bytes) override {
     if (bytes < node().io().limits.request_alignment)
       return Task<Status>::ready(Status::error(ENOTSUP));
     Injection injection = rules_.check(BlkdebugIOType::discard, offset, bytes);
     if (injection.error != 0) return fail(injection);
-    return io::pdiscard(*image_, offset, bytes);
+    return FilterDriver::pdiscard(offset, bytes);
   }
   // Every flush passes here, be there something to write or not.
   Task<Status> write_back() override {
@@ -94,19 +94,10 @@ class BlkdebugDriver final : public Driver {
   }
   Task<void> debug_event(BlkdebugEvent event) override { return rules_.reach(event); }
 
-  Task<Result<uint64_t>> length() override {
-    return Task<Result<uint64_t>>::ready(image_->node().length());
-  }
   Task<void> truncate(uint64_t size, TruncateOptions options) override {
-    return io::truncate(*image_, size, options);
+    return io::truncate(child(), size, options);
   }
 
-  WriteFlags write_flags() const noexcept override {
-    return {WriteFlag::fua, WriteFlag::unchanged, WriteFlag::serialising};
-  }
-  WriteFlags zero_flags() const noexcept override {
-    return {WriteFlag::fua, WriteFlag::may_unmap, WriteFlag::no_fallback, WriteFlag::unchanged};
-  }
   Limits limits(const Limits& of_children) const noexcept override {
     Limits limits = of_children;
     if (limits_.request_alignment != 0) limits.request_alignment = limits_.request_alignment;
@@ -118,7 +109,6 @@ class BlkdebugDriver final : public Driver {
     if (limits_.max_pdiscard != 0) limits.max_pdiscard = limits_.max_pdiscard;
     return limits;
   }
-  bool has_zero_init() const noexcept override { return image_->node().driver().has_zero_init(); }
 
   Permissions child_permissions(const Edge& child, Permissions of_parents) const override {
     Permissions permissions = Driver::child_permissions(child, of_parents);
@@ -145,7 +135,6 @@ class BlkdebugDriver final : public Driver {
     co_return co_await fail(injection);
   }
 
-  Edge* image_ = nullptr;
   blkdebug::RuleBook rules_;
   Limits limits_{.request_alignment = 0};  // 0: as the image has it
   PermissionSet taken_;
@@ -159,7 +148,7 @@ Task<void> BlkdebugDriver::open(OpenContext& context) {
   taken_ = permission_set(options.take_child_perms);
   unshared_ = permission_set(options.unshare_child_perms);
   read_rules(options);
-  image_ = co_await context.open_child(options.image, "image", kFilterRoles);
+  co_await open_filtered(context, options.image, "image");
   read_limits(options);
   keep_strong_options(options);
   co_await rules_.reach(BlkdebugEvent::none);
@@ -179,8 +168,7 @@ void BlkdebugDriver::read_limits(const qapi::BlockdevOptionsBlkdebug& options) {
   limits_.request_alignment = read_limit("align", options.align, 1);
   if (limits_.request_alignment != 0 && !std::has_single_bit(limits_.request_alignment))
     throw Error("Cannot meet constraints with align {}", limits_.request_alignment);
-  uint32_t align =
-      std::max(limits_.request_alignment, image_->node().io().limits.request_alignment);
+  uint32_t align = std::max(limits_.request_alignment, below().io().limits.request_alignment);
   limits_.max_transfer = read_limit("max-transfer", options.max_transfer, align);
   limits_.pwrite_zeroes_alignment = read_limit("opt-write-zero", options.opt_write_zero, align);
   limits_.max_pwrite_zeroes = read_limit("max-write-zero", options.max_write_zero,
@@ -201,7 +189,7 @@ void BlkdebugDriver::keep_strong_options(const qapi::BlockdevOptionsBlkdebug& op
 }
 
 FileName BlkdebugDriver::file_name() const {
-  FileName image = image_->node().file_name();
+  FileName image = below().file_name();
   FileName name;
   if (strong_.empty() && !image.exact.empty())
     name.exact = "blkdebug:" + config_ + ":" + image.exact;
