@@ -148,7 +148,7 @@ def test_guest_does_not_notice_that_the_daemon_is_killed(start, boot, slow_disk,
         daemon.start()
         add_export(daemon)
     run_under_load(guest)
-    guest.run("touch /tmp/stop; while [ ! -e /tmp/end ]; do sleep 0.1; done")
+    guest.run("touch /tmp/stop; while [ ! -e /tmp/end ]; do sleep 0.1; done", timeout=120)
     assert guest.run("cat /tmp/end") == "0", guest.run("cat /tmp/fio.log")
     guest.check_log()
 

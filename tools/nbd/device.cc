@@ -27,6 +27,7 @@ KernelDevice::KernelDevice(std::string path) : path_(std::move(path)) {
 void KernelDevice::connect(int socket, const nbd_client::ExportInfo& info) {
   uint64_t block = std::max<uint64_t>(kSector, info.sizes ? info.sizes->minimum : 1);
   uint64_t blocks = info.size / block;
+  is_empty_ = blocks == 0;
   if (info.size % block != 0)
     log_error("warning: Export size {} is not a multiple of {}: the rest is out of reach",
               info.size, block);
@@ -49,6 +50,11 @@ void KernelDevice::run() noexcept {
   ::ioctl(fd_.get(), NBD_DO_IT);
   ::ioctl(fd_.get(), NBD_CLEAR_QUE);
   ::ioctl(fd_.get(), NBD_CLEAR_SOCK);
+}
+
+bool KernelDevice::is_running() const noexcept {
+  uint64_t bytes = 0;
+  return is_empty_ || (::ioctl(fd_.get(), BLKGETSIZE64, &bytes) == 0 && bytes != 0);
 }
 
 // The kernel does so when a device that has changed is opened.

@@ -20,6 +20,8 @@ class KernelDevice {
   // Blocks until the device is disconnected, or the connection is lost. Looks for partitions once
   // it works.
   void run() noexcept;
+  // Whether the kernel has begun to: only then the device has its size.
+  bool is_running() const noexcept;
   void find_partitions() const noexcept;
 
   // For --disconnect. Throws Error.
@@ -27,6 +29,7 @@ class KernelDevice {
 
  private:
   std::string path_;
+  bool is_empty_ = false;
   UniqueFd fd_;
 };
 

@@ -23,6 +23,9 @@ using nbd_export::ExportSettings;
 using nbd_export::NbdExport;
 using nbd_export::NbdServer;
 
+// Between looks at whether a device runs.
+constexpr Duration kDevicePause = std::chrono::milliseconds(1);
+
 // A new socket file belongs to this label; the next ones to none.
 class SelinuxLabel {
  public:
@@ -176,6 +179,11 @@ Task<void> run_device(MainLoop& loop, KernelDevice& device, Event& end) {
   end.set();
 }
 
+// Who starts the program uses the device as soon as it returns.
+Task<void> wait_until_it_runs(MainLoop& loop, const KernelDevice& device, const Event& end) {
+  while (!device.is_running() && !end.is_set()) co_await loop.context().sleep_for(kDevicePause);
+}
+
 Task<void> find_partitions(MainLoop& loop, const KernelDevice& device) {
   co_await loop.context().service<ThreadPool>().run([&device] { device.find_partitions(); });
 }
@@ -244,6 +252,7 @@ Task<int> serve_image(Tool& tool, NbdStart& start) {
     if (device) {
       co_await connect_device(tool, *server, *device, line.export_name);
       using_device.spawn(run_device(tool.loop(), *device, end.reached));
+      co_await wait_until_it_runs(tool.loop(), *device, end.reached);
       using_device.spawn(find_partitions(tool.loop(), *device));
       if (line.verbose && !line.fork)
         fmt::print(stderr, "NBD device {} is now connected to {}\n", *line.connect, line.image);
