@@ -32,6 +32,7 @@
 #include "block/qcow2/amend.h"
 #include "block/qcow2/encryption.h"
 #include "block/qcow2/epochs.h"
+#include "block/qcow2/file_tail.h"
 #include "block/qcow2/format/bitmaps.h"
 #include "block/qcow2/format/header.h"
 #include "block/qcow2/format/snapshots.h"
@@ -170,6 +171,12 @@ class Image {
   Task<Status> clear_broken_flags();
   // Nothing is mapped any more: all of the disk is what the backing file says.
   Task<Status> make_empty();
+  // Much may be written behind the file's end.
+  void expect_growth() noexcept {
+    tail_.configure(file_.edge().node().driver().has_zero_init() && !has_data_file());
+  }
+  // Nobody writes. The file ends where what is in it does.
+  Task<void> cut_tail() { return tail_.cut(file_, HostOffset(refcounts_.end_of_use())); }
   // The file ends where a cluster does, if that can be had: as it is found in QEMU's images.
   Task<void> fill_last_cluster();
   // The steps of amend.h. Throw.
@@ -261,6 +268,10 @@ class Image {
   Task<Result<uint64_t>> write_planned(Plan plan, IoVector from);
   Task<Status> write_allocated(const Plan& plan, IoVector from);
   Task<Status> write_shared(const Plan& plan, IoVector from);
+  // Before what is fresh is written, up to `end`.
+  Task<void> grow_tail(HostOffset end) {
+    return tail_.is_wanted(file_, end) ? tail_.reach(file_, end) : Task<void>::ready();
+  }
   Task<Status> write_with_edges(const Plan& plan, HostOffset host, bool fresh, IoVector from);
   Task<bool> edge_is_zero(ByteRange range);
   Task<Status> link(const Plan& plan, HostOffset host, Allocation* allocation);
@@ -404,6 +415,7 @@ class Image {
   Mutex metadata_;
   RangeLock allocating_;
   Turnstile packing_order_;
+  FileTail tail_;
   // More at once than there are processors would only take memory.
   Semaphore packers_{std::max(1u, std::thread::hardware_concurrency())};
   std::optional<int> compression_level_;

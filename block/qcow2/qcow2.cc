@@ -123,7 +123,10 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     Status status;
     if (!image_->is_settled()) status = co_await image_->settle();
     if (status.ok()) status = co_await image_->mend_flags();
-    if (status.ok()) co_return co_await image_->fill_last_cluster();
+    if (status.ok()) {
+      co_await image_->cut_tail();
+      co_return co_await image_->fill_last_cluster();
+    }
     if (image_->is_unusable()) co_return;
     std::string why = Error::describe_errno(status.error_number());
     log_error("Failed to flush the L2 table cache: {}", why);
@@ -198,7 +201,9 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   }
   Task<Status> store_and_settle() {
     co_await store_bitmaps();
-    co_return co_await image_->settle();
+    Status status = co_await image_->settle();
+    if (status.ok()) co_await image_->cut_tail();
+    co_return status;
   }
   Task<void> resize_with_bitmaps(uint64_t size, TruncateOptions options) {
     uint64_t kept = std::min(size, image_->size());
@@ -226,6 +231,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     if (writable && !to_check_ && image->header().has(qcow2::kIncompatibleDirty))
       co_await qcow2::repair_dirty_image(*image);
     cleaner_.reset();
+    image->expect_growth();
     bitmaps_ = std::move(bitmaps);
     image_ = std::move(image);
     cleaner_.emplace(*AioContext::current(), *image_, image_->settings().clean_interval);

@@ -211,6 +211,7 @@ Task<Status> Image::write_allocated(const Plan& plan, IoVector from) {
   lock.unlock();
   Allocation allocation(*this, *first, plan.clusters);
   HostOffset host = geometry_.offset_of(*first);
+  if (fresh) co_await grow_tail(host + (plan.clusters << geometry_.cluster_bits()));
   status = co_await write_with_edges(plan, host, fresh, from);
   if (!status.ok()) co_return status;
   co_return co_await link(plan, host, &allocation);
@@ -232,6 +233,7 @@ Task<Status> Image::write_shared(const Plan& plan, IoVector from) {
   PendingCluster& pending = pending_[key];
   ++pending.users;
   lock.unlock();
+  if (pending.fresh) co_await grow_tail(pending.host + geometry_.cluster_size());
   Status status = co_await write_with_edges(plan, pending.host, pending.fresh, from);
   if (status.ok()) status = co_await link(plan, pending.host, nullptr);
   lock = co_await metadata_.lock();

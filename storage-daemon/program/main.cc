@@ -36,6 +36,7 @@ void report(const Error& error) {
 // SIGINT, SIGTERM and SIGHUP come through a descriptor, to all threads the same.
 UniqueFd take_signals() {
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);  // a limit of files is an error of the write
   sigset_t signals;
   ::sigemptyset(&signals);
   for (int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&signals, number);

@@ -44,12 +44,13 @@ def nbdmap(uri):
     return [(e["offset"], e["length"], e["type"]) for e in extents]
 
 
-def qemu_io(uri, *commands, check=True, image_format="raw"):
-    """Runs qemu-io commands over an NBD URI or a file; its output."""
+def qemu_io(uri, *commands, check=True, image_format="raw", shared=False):
+    """Runs qemu-io commands over an NBD URI or a file, which others may have open; its output."""
     words = []
     for command in commands:
         words += ["-c", command]
-    done = run("qemu-io", "-f", image_format, *words, uri, check=False)
+    flags = ["-U", "-r"] if shared else []
+    done = run("qemu-io", *flags, "-f", image_format, *words, uri, check=False)
     if check:
         assert done.returncode == 0 and "failed" not in done.stdout, done.stdout
     return done.stdout

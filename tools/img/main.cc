@@ -49,6 +49,7 @@ constexpr option kOptions[]{{"help", no_argument, nullptr, 'h'},
 int run(int argc, char** argv) {
   std::setlocale(LC_ALL, "");
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit of files is an error of the write
   Tool tool(argv[0]);
   opterr = 0;
   for (int option; (option = ::getopt_long(argc, argv, "+:hVT:", kOptions, nullptr)) != -1;) {

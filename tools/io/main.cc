@@ -215,6 +215,7 @@ Task<bool> run_session(Shell& shell, const CommandLine& line) {
 int run(int argc, char** argv) {
   std::setlocale(LC_ALL, "");
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit of files is an error of the write
   Tool tool(argv[0]);
   ParseResult parsed = parse(argc, argv);
   if (parsed.exit) return *parsed.exit;

@@ -54,6 +54,7 @@ std::optional<int> activated_socket(const NbdCommandLine& line) {
 
 UniqueFd take_signals() {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit of files is an error of the write
   sigset_t signals;
   ::sigemptyset(&signals);
   for (int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&signals, number);
