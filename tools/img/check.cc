@@ -116,7 +116,7 @@ Task<int> run_check(Images& images, Words& words) {
     log_error("Check failed: {}", Error::describe_errno(result.error_number()));
     co_return kFailed;
   }
-  if (options.output == OutputFormat::json)
+  if (!options.quiet && options.output == OutputFormat::json)
     fmt::print("{}\n", qapi::write_json(qapi::to_json(qcow2::image_check(
                                             *result, name, disk->node().format_name())),
                                         qapi::JsonStyle::pretty));

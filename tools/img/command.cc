@@ -22,6 +22,7 @@ bool is_help_option(std::string_view options) {
 }
 
 Task<Backend*> Images::open(std::string name, ImageChoice how, boost::json::object more) {
+  if (how.by_options && how.format) throw Error("--image-opts and --format are mutually exclusive");
   ImageSource source;
   source.options = std::move(more);
   std::optional<Error> failed;

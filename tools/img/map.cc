@@ -124,7 +124,6 @@ Task<int> run_map(Images& images, Words& words) {
       image_options_option(how),
       force_share_option(how.flags),
   });
-  if (how.by_options && how.format) throw Error("--image-opts and --format are mutually exclusive");
   Backend* image = co_await images.open(name, std::move(how));
 
   NodeNames names;
