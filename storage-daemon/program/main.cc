@@ -141,8 +141,7 @@ std::shared_ptr<fuse_export::Mounter> confine(const CommandLine& line) {
   return mounter;
 }
 
-int main_program(int argc, char** argv) {
-  Start start;
+int main_program(int argc, char** argv, Start& start) {
   start.passed = PassedFds::inherited();
   start.line = parse_command_line(argc, argv);
   if (start.line.message) {
@@ -167,8 +166,9 @@ int main_program(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   strata::set_program_name(argv[0]);
+  strata::Start start;  // what went wrong is said before a parent in the foreground ends
   try {
-    return strata::main_program(argc, argv);
+    return strata::main_program(argc, argv, start);
   } catch (const strata::Error& error) {
     strata::report(error);
   } catch (const std::exception& error) {

@@ -70,7 +70,7 @@ int disconnect(const std::string& device) {
   return 0;
 }
 
-int run(int argc, char** argv) {
+int run(int argc, char** argv, Daemonizer& daemonizer) {
   std::setlocale(LC_ALL, "");
   set_program_name(argv[0]);
   NbdStart start;
@@ -79,7 +79,6 @@ int run(int argc, char** argv) {
   if (line.exit) return *line.exit;
   if (line.disconnect) return disconnect(*line.disconnect);
   start.passed = activated_socket(line);
-  Daemonizer daemonizer;
   // A device is connected when the program returns.
   if (line.fork || (line.connect && !line.verbose)) daemonizer.begin();
   start.ready = [&daemonizer, &line] { daemonizer.ready(line.verbose); };
@@ -93,8 +92,9 @@ int run(int argc, char** argv) {
 }  // namespace strata::tools
 
 int main(int argc, char** argv) {
+  strata::Daemonizer daemonizer;  // what went wrong is said before the parent ends
   try {
-    return strata::tools::run(argc, argv);
+    return strata::tools::run(argc, argv, daemonizer);
   } catch (const strata::Error& error) {
     strata::tools::report(error);
   } catch (const std::exception& error) {
