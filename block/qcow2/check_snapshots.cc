@@ -22,7 +22,6 @@ Task<Status> Check::read_snapshots() {
       co_return Status::error(EFBIG);
     }
     say("Discarding {} overhanging snapshots", overhanging);
-    of_snapshots_.corruptions += overhanging;
     count = kMaxSnapshots;
   }
   if (auto error = check_table(geometry_, header.snapshots_offset, count, 40, 40 * kMaxSnapshots,
@@ -51,7 +50,26 @@ Task<Status> Check::read_snapshots() {
   snapshots_ = std::move(table.snapshots);
   snapshot_table_bytes_ = table.bytes;
   check_entries_of_snapshots();
-  co_return Status();
+  if (snapshots_.size() == header.nb_snapshots) co_return Status();
+  co_return co_await drop_overhanging(header.nb_snapshots - snapshots_.size());
+}
+
+// What is kept of the table stays where it is. The header says so before anything that belonged to
+// the rest is given back.
+Task<Status> Check::drop_overhanging(uint64_t count) {
+  Mutex::Lock lock = co_await image_.writing_back_.lock();
+  uint32_t before = std::exchange(image_.header_.nb_snapshots, snapshots_.size());
+  Status status = co_await image_.write_header();
+  if (status.ok()) {
+    of_snapshots_.corruptions_fixed += count;
+    co_return status;
+  }
+  image_.header_.nb_snapshots = before;
+  of_snapshots_.corruptions += count;
+  ++of_snapshots_.check_errors;
+  failure("ERROR failed to update the snapshot count in the image header: " +
+          Error::describe_errno(status.error_number()));
+  co_return status;
 }
 
 // Since version 3 each entry tells the size of its disk.

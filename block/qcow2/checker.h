@@ -96,6 +96,7 @@ class Check {
   // check_snapshots.cc
   Task<Status> read_snapshots();
   void check_entries_of_snapshots();
+  Task<Status> drop_overhanging(uint64_t count);
   Task<Status> write_snapshots();
 
   // check_references.cc

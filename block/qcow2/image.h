@@ -63,7 +63,8 @@ struct Freed {
 struct SnapshotTable {
   std::vector<Snapshot> snapshots;
   uint64_t bytes = 0;               // of the table, as far as it was read
-  uint64_t corruptions = 0;         // what was left out
+  uint64_t overhanging = 0;         // entries at the end that were left out
+  uint64_t corruptions = 0;         // other faults that were mended
   std::vector<std::string> mended;  // and in words
 };
 

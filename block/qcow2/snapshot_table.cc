@@ -14,7 +14,6 @@ namespace strata::qcow2 {
 namespace {
 
 constexpr size_t kFixedBytes = 40;
-constexpr size_t kKnownExtraBytes = 24;
 constexpr uint64_t kWindow = 64 * 1024;
 
 // Bytes of the file, one after the other.
@@ -68,6 +67,7 @@ Task<SnapshotTable> Image::read_snapshots(uint64_t count, bool repair) {
   Window window(file_);
   const HostOffset start(header_.snapshots_offset);
   std::vector<std::byte> bytes;
+  uint64_t kept_bytes = 0;
   for (uint64_t i = 0; i < count; ++i) {
     bytes.clear();
     HostOffset at = start + table.bytes;
@@ -84,12 +84,14 @@ Task<SnapshotTable> Image::read_snapshots(uint64_t count, bool repair) {
                       extra, kMaxSnapshotExtraData));
       ++table.corruptions;
     }
-    check_read(co_await read_entry(window, at, extra, too_much ? kKnownExtraBytes : extra, bytes));
+    uint64_t keep = std::min<uint64_t>(extra, kMaxSnapshotExtraData);
+    check_read(co_await read_entry(window, at, extra, keep, bytes));
     auto entry = parse_snapshot(bytes, header_.size);
     if (!entry) throw Error::from_text(entry.error().text, EINVAL);
-    size_t names = entry->snapshot.id.size() + entry->snapshot.name.size();
-    uint64_t end = table.bytes + (kFixedBytes + extra + names + 7) / 8 * 8;
-    if (end > kMaxSnapshotTableBytes || (start + end).value > INT64_MAX) {
+    size_t names = size_t{load_be<uint16_t>(bytes, 12)} + load_be<uint16_t>(bytes, 14);
+    uint64_t end = table.bytes + align_up(kFixedBytes + extra + names, 8);
+    kept_bytes += align_up(kFixedBytes + keep + names, 8);
+    if (kept_bytes > kMaxSnapshotTableBytes || (start + end).value > INT64_MAX) {
       uint64_t overhanging = count - i;
       if (!repair)
         throw Error::from_text("Snapshot table is too big", EFBIG)
@@ -98,7 +100,7 @@ Task<SnapshotTable> Image::read_snapshots(uint64_t count, bool repair) {
                               overhanging));
       table.mended.push_back(fmt::format(
           "Discarding {} overhanging snapshots (snapshot table is too big)", overhanging));
-      table.corruptions += overhanging;
+      table.overhanging = overhanging;
       co_return table;
     }
     table.bytes = end;

@@ -10,6 +10,10 @@ namespace {
 constexpr size_t kFixedBytes = 40;
 constexpr size_t kKnownExtraBytes = 24;  // VM state size, disk size, icount
 
+std::string to_name(ConstBytes bytes) {
+  return to_text(bytes.first(std::find(bytes.begin(), bytes.end(), std::byte{0}) - bytes.begin()));
+}
+
 }  // namespace
 
 Decoded<SnapshotEntry> parse_snapshot(ConstBytes bytes, uint64_t disk_size) {
@@ -36,8 +40,8 @@ Decoded<SnapshotEntry> parse_snapshot(ConstBytes bytes, uint64_t disk_size) {
     ConstBytes unknown = bytes.subspan(kFixedBytes + kKnownExtraBytes, extra - kKnownExtraBytes);
     snapshot.unknown_extra_data.assign(unknown.begin(), unknown.end());
   }
-  snapshot.id = to_text(bytes.subspan(kFixedBytes + extra, id_size));
-  snapshot.name = to_text(bytes.subspan(kFixedBytes + extra + id_size, name_size));
+  snapshot.id = to_name(bytes.subspan(kFixedBytes + extra, id_size));
+  snapshot.name = to_name(bytes.subspan(kFixedBytes + extra + id_size, name_size));
   entry.bytes = (kFixedBytes + extra + id_size + name_size + 7) / 8 * 8;
   return entry;
 }

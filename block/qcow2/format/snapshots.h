@@ -15,8 +15,8 @@ namespace strata::qcow2 {
 struct Snapshot {
   HostOffset l1_offset;
   uint32_t l1_size = 0;  // entries
-  std::string id;
-  std::string name;
+  std::string id;        // as far as QEMU would read it: up to a zero byte, if there is one
+  std::string name;      // likewise
   uint32_t date_seconds = 0;
   uint32_t date_nanoseconds = 0;
   uint64_t vm_clock_ns = 0;
