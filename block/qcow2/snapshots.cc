@@ -265,7 +265,7 @@ Task<Status> Image::complete_snapshots() {
 // While refcounts and the flags that follow from them change together, the image is marked as not
 // closed cleanly: whoever opens it after a power cut makes them agree. Nothing else depends on it.
 Task<Status> Image::set_dirty_bit(bool on) {
-  if (header_.version < 3 || header_.has(kIncompatibleDirty) == on) co_return Status();
+  if (header_.has(kIncompatibleDirty) == on) co_return Status();
   Mutex::Lock lock = co_await writing_back_.lock();
   header_.incompatible ^= kIncompatibleDirty;
   Status status = co_await write_header();

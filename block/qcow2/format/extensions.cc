@@ -17,6 +17,9 @@ constexpr uint32_t kFeatureTable = 0x6803f857;
 constexpr uint32_t kBitmaps = 0x23852875;
 constexpr uint32_t kCrypto = 0x0537be77;
 constexpr uint32_t kDataFile = 0x44415441;
+// Our own. It stands for the dirty bit, which a version 2 header does not have. Whoever does not
+// know it loses nothing: the flags that are in doubt then are safe as they are.
+constexpr uint32_t kDirtyVersion2 = 0x53645632;
 
 constexpr size_t kFeatureEntryBytes = 48;
 constexpr size_t kLongestFormatName = 15;
@@ -82,7 +85,7 @@ MaybeError parse_crypto(ConstBytes data, const Header& header, Extensions& out) 
   return std::nullopt;
 }
 
-MaybeError parse_extension(uint32_t type, ConstBytes data, const Header& header, Extensions& out) {
+MaybeError parse_extension(uint32_t type, ConstBytes data, Header& header, Extensions& out) {
   switch (type) {
     case kBackingFormat:
       if (data.size() > kLongestFormatName)
@@ -98,6 +101,9 @@ MaybeError parse_extension(uint32_t type, ConstBytes data, const Header& header,
       return parse_crypto(data, header, out);
     case kDataFile:
       out.data_file = to_text(data);
+      return std::nullopt;
+    case kDirtyVersion2:
+      if (header.version < 3) header.incompatible |= kIncompatibleDirty;
       return std::nullopt;
     default:
       out.unknown.push_back({type, {data.begin(), data.end()}});
@@ -165,7 +171,6 @@ void put_extensions(Writer& out, const Header& header, const Extensions& extensi
   }
   for (const UnknownExtension& extension : extensions.unknown)
     out.extension(extension.type, extension.data);
-  out.extension(kEnd, ConstBytes());
 }
 
 void put_fields(Bytes out, const Header& header) {
@@ -225,6 +230,11 @@ Decoded<std::vector<std::byte>> encode_header(Header& header, const Extensions& 
   out.pad_to(header.version < 3 ? kHeaderV2Bytes : kHeaderV3Bytes);
   if (header.version >= 3) out.put_bytes(header.unknown_fields);
   put_extensions(out, header, extensions);
+  constexpr size_t kEmpty = 8;  // bytes of an extension without data
+  bool marked = header.version < 3 && header.has(kIncompatibleDirty);
+  if (marked && out.size() + 2 * kEmpty + backing_name.size() <= cluster_size)
+    out.extension(kDirtyVersion2, ConstBytes());
+  out.extension(kEnd, ConstBytes());
   header.backing_file_offset = 0;
   header.backing_file_size = 0;
   if (!backing_name.empty()) {

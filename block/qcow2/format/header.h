@@ -111,7 +111,7 @@ struct Extensions {
 // sizes are bounded and shifts are safe. The header's unknown fields are not there yet.
 Decoded<Header> parse_header(ConstBytes bytes);
 
-// The first cluster. Takes the header's unknown fields from it.
+// The first cluster. Takes the header's unknown fields from it, and the dirty bit of version 2.
 Decoded<Extensions> parse_extensions(ConstBytes cluster, Header& header);
 
 struct HeaderCheck {
@@ -128,7 +128,7 @@ Decoded<std::string> parse_backing_name(ConstBytes cluster, const Header& header
 
 // The whole first cluster's worth of header: fields, extensions, the table of feature names, the
 // backing file name. ENOSPC where it does not fit. Sets header_length and the backing file's fields
-// in `header` as written.
+// in `header` as written. Version 2 has no dirty bit: it is an extension there, if there is room.
 Decoded<std::vector<std::byte>> encode_header(Header& header, const Extensions& extensions,
                                               const std::string& backing_name);
 

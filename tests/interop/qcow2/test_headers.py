@@ -111,3 +111,30 @@ def test_header_is_judged_as_qemu_does(tmp_path, name, options):
     path.write_bytes(before)
     theirs = read(shutil.which("qemu-io"), path, *options)
     assert (ours.status, ours.err) == (theirs.status, theirs.err)
+
+
+def test_a_version_2_image_of_which_a_snapshot_was_cut_short_is_mended(tmp_path):
+    """The header says so in an extension, which is nothing to QEMU."""
+    path = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", path, "64M"],
+                   check=True, timeout=60)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", path], check=True,
+                   timeout=60, stdout=subprocess.DEVNULL)
+    data = bytearray(path.read_bytes())
+    l1 = struct.unpack_from(">Q", data, L1_OFFSET)[0]
+    l2 = struct.unpack_from(">Q", data, l1)[0] & ~(1 << 63)
+    data[l2] ^= 0x80  # the flag that says that the cluster is nobody else's
+    data[72:88] = u32(0x53645632) + bytes(12)
+    path.write_bytes(data)
+
+    def check(program):
+        return subprocess.run([program, "check", path], check=False, timeout=60,
+                              capture_output=True).returncode
+
+    ours = OURS.parent / "qemu-img"
+    assert check("qemu-img") == check(ours) == 2
+    for program, status in (("qemu-io", 2), (OURS, 0)):
+        subprocess.run([program, "-f", "qcow2", "-c", "read -P 1 0 64k", "-c", "write 1M 64k",
+                        path], check=True, timeout=60, capture_output=True)
+        assert check("qemu-img") == check(ours) == status
+        assert (struct.unpack_from(">I", path.read_bytes(), 72)[0] == 0x53645632) == (status == 2)

@@ -93,6 +93,28 @@ TEST_CASE("a version 2 header ends after 72 bytes") {
   CHECK(parsed->refcount_order == 4);
 }
 
+TEST_CASE("a dirty version 2 header says so in an extension, where it has room for it") {
+  Header header = plain_header();
+  header.version = 2;
+  header.cluster_bits = 9;
+  auto is_dirty = [&](size_t name_bytes) {
+    auto cluster = encode_header(header, {}, std::string(name_bytes, 'x'));
+    REQUIRE(cluster);
+    auto parsed = parse_header(*cluster);
+    REQUIRE(parsed);
+    auto found = parse_extensions(*cluster, *parsed);
+    REQUIRE(found);
+    CHECK(found->unknown.empty());
+    CHECK(parse_backing_name(*cluster, *parsed)->size() == name_bytes);
+    return parsed->has(kIncompatibleDirty);
+  };
+  CHECK_FALSE(is_dirty(10));
+  header.incompatible = kIncompatibleDirty;
+  CHECK(is_dirty(10));
+  CHECK(is_dirty(512 - 72 - 16));
+  CHECK_FALSE(is_dirty(512 - 72 - 15));
+}
+
 TEST_CASE("a backing file name that does not fit is refused with ENOSPC") {
   Header header = plain_header();
   header.cluster_bits = 9;
