@@ -262,7 +262,10 @@ class Image {
   Task<Status> write_announced(uint64_t offset, IoVector from);
   Task<Status> write_mapped(uint64_t offset, IoVector from);
   Task<Result<uint64_t>> write_somewhere(GuestOffset offset, IoVector from);
-  Task<Status> write_in_place(HostOffset host, GuestOffset guest, IoVector from);
+  // All of it, and says how much that is.
+  Task<Result<uint64_t>> write_in_place(HostOffset host, GuestOffset guest, IoVector from);
+  static bool stays(Way way) noexcept { return way == Way::reserved || way == Way::in_place; }
+  bool goes_on(const Plan& plan, Way way, const L2Entry& entry, bool whole) const noexcept;
   Plan plan_write(GuestOffset offset, uint64_t bytes, std::span<const L2Entry> entries) const;
   Way way_of(const L2Entry& entry, ByteRange in_cluster) const noexcept;
   Task<Status> read_entries(GuestCluster first, std::span<L2Entry> entries);

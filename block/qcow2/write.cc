@@ -70,11 +70,10 @@ Task<Status> Image::write_mapped(uint64_t offset, IoVector from) {
 Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from) {
   Result<Run> run = co_await lookup(offset, from.size());
   if (!run) co_return run.status();
-  if (const auto* data = run->get_if<Data>(); data != nullptr && data->in_place) {
-    Status status = co_await write_in_place(data->host, offset, from.slice(0, run->bytes));
-    if (!status.ok()) co_return status;
-    co_return run->bytes;
-  }
+  const auto* data = run->get_if<Data>();
+  if (data != nullptr && !data->in_place) data = nullptr;
+  if (data != nullptr && run->bytes == from.size())
+    co_return co_await write_in_place(data->host, offset, from);
   if (const auto* invalid = run->get_if<Invalid>()) {
     L2Entry entry{invalid->entry, 0};
     bool misplaced = !entry.is_compressed() && entry.copied() &&
@@ -92,7 +91,10 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
   Status status = co_await read_entries(first, {entries.data(), count});
   if (!status.ok()) co_return status;
   Plan plan = plan_write(offset, from.size(), {entries.data(), count});
-  if (plan.way == Way::in_place) co_return uint64_t{0};
+  if (plan.way == Way::in_place) {
+    if (data == nullptr) co_return uint64_t{0};
+    co_return co_await write_in_place(data->host, offset, from.slice(0, run->bytes));
+  }
   if (plan.way == Way::invalid) {
     signal_misplaced(entries[0], offset);
     co_return Status::error(EIO);
@@ -100,11 +102,13 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
   co_return co_await write_planned(plan, from);
 }
 
-Task<Status> Image::write_in_place(HostOffset host, GuestOffset guest, IoVector from) {
+Task<Result<uint64_t>> Image::write_in_place(HostOffset host, GuestOffset guest, IoVector from) {
   Status status = co_await check_in_place(host, from.size());
   if (!status.ok()) co_return status;
   co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
-  co_return co_await write_data(host, guest, from);
+  status = co_await write_data(host, guest, from);
+  if (!status.ok()) co_return status;
+  co_return from.size();
 }
 
 Task<Status> Image::read_entries(GuestCluster first, std::span<L2Entry> entries) {
@@ -138,6 +142,14 @@ Image::Way Image::way_of(const L2Entry& entry, ByteRange in_cluster) const noexc
   return Way::in_place;
 }
 
+// Whether the plan may have the next cluster, too: with one that is reserved go those beside it
+// that stay where they are, in one write.
+bool Image::goes_on(const Plan& plan, Way way, const L2Entry& entry, bool whole) const noexcept {
+  if (!stays(plan.way)) return way == plan.way && (whole || !geometry_.extended_l2());
+  return stays(way) &&
+         entry.offset() == plan.reserved + (plan.clusters << geometry_.cluster_bits());
+}
+
 Image::Plan Image::plan_write(GuestOffset offset, uint64_t bytes,
                               std::span<const L2Entry> entries) const {
   uint64_t size = geometry_.cluster_size();
@@ -145,22 +157,30 @@ Image::Plan Image::plan_write(GuestOffset offset, uint64_t bytes,
   Plan plan;
   plan.first = geometry_.cluster_of(offset);
   uint64_t left = bytes;
+  Way first_way = Way::invalid;
+  Way last_way = Way::invalid;
   for (const L2Entry& entry : entries) {
     ByteRange part{plan.clusters == 0 ? in_first : 0, 0};
     part.bytes = std::min(left, size - part.offset);
     Way way = way_of(entry, part);
     bool whole = part.bytes == size;
-    if (plan.clusters != 0 && (way != plan.way || (geometry_.extended_l2() && !whole))) break;
-    plan.way = way;
+    if (plan.clusters != 0 && !goes_on(plan, way, entry, whole)) break;
     if (plan.clusters == 0) plan.reserved = entry.offset();
+    if (plan.clusters == 0 || way == Way::reserved) plan.way = way;
     ++plan.clusters;
     left -= part.bytes;
-    bool alone = way == Way::reserved || way == Way::in_place || way == Way::invalid ||
-                 (geometry_.extended_l2() && !whole);
+    if (plan.clusters == 1) first_way = way;
+    last_way = way;
+    bool alone = way == Way::invalid || (geometry_.extended_l2() && (stays(way) || !whole));
     if (alone || left == 0) break;
   }
   plan.range = {offset.value, bytes - left};
-  plan.unit = plan.range.aligned_out(plan.way == Way::replace ? size : geometry_.subcluster_size());
+  ByteRange unit =
+      plan.range.aligned_out(plan.way == Way::replace ? size : geometry_.subcluster_size());
+  // Around what stays there is data, which others may be writing to.
+  uint64_t start = first_way == Way::in_place ? plan.range.offset : unit.offset;
+  uint64_t end = last_way == Way::in_place ? plan.range.end() : unit.end();
+  plan.unit = {start, end - start};
   return plan;
 }
 
@@ -179,7 +199,7 @@ Task<Result<uint64_t>> Image::write_planned(Plan plan, IoVector from) {
   bool shared = geometry_.extended_l2() && !has_data_file() && again.way == Way::fresh &&
                 again.unit.bytes < geometry_.cluster_size();
   if (again.way == Way::reserved) {
-    status = co_await check_in_place(again.reserved, geometry_.cluster_size());
+    status = co_await check_in_place(again.reserved, again.clusters << geometry_.cluster_bits());
     if (status.ok()) status = co_await write_with_edges(again, again.reserved, false, from);
     if (status.ok()) status = co_await link(again, again.reserved, nullptr);
   } else if (shared) {

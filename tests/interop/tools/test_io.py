@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What strata-io prints, returns and leaves behind is what qemu-io does."""
 
+import json
 import subprocess
 
 import pytest
@@ -213,3 +214,28 @@ def test_a_disk_that_grows_shows_nothing_of_the_state_of_a_machine(tmp_path):
                           check=True)
     assert "failed" not in done.stdout
     subprocess.run(["qemu-img", "check", "base.qcow2"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("first, zeroes, write", [
+    ("192k", "64k 64k", "0 192k"), ("192k", "0 64k", "0 192k"), ("192k", "128k 64k", "0 192k"),
+    ("192k", "64k 128k", "0 100k"), ("192k", "64k 64k", "10k 150k"), ("192k", "0 192k", "1k 190k"),
+    ("256k", "64k 64k", "64k 192k"), ("256k", "128k 64k", "10k 246k"),
+    ("256k", "64k 64k", "10k 236k")])
+def test_clusters_that_stay_are_written_with_reserved_ones_between(tmp_path, first, zeroes, write):
+    """As far as QEMU does so, too: its first write of data passes, the second would fail."""
+    image = {"driver": "qcow2", "file": {
+        "driver": "blkdebug", "image.filename": "o.qcow2",
+        "set-state": [{"event": "write_aio", "state": 1, "new_state": 2},
+                      {"event": "write_aio", "state": 2, "new_state": 3}],
+        "inject-error": [{"event": "write_aio", "state": 3}]}}
+
+    def make(directory):
+        for command in (["qemu-img", "create", "-q", "-f", "qcow2", "o.qcow2", "256k"],
+                        ["qemu-io", "-c", f"write -P 1 0 {first}", "-c", f"write -z {zeroes}",
+                         "o.qcow2"]):
+            subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    name = "json:" + json.dumps(image)
+    ours, qemu = compare.both("qemu-io", [
+        ["-c", f"write -P 2 {write}", name],
+        ["-c", f"read -P 2 {write}", "-c", "map", "-r", "-f", "qcow2", "o.qcow2"]], tmp_path, make)
+    assert ours == qemu
