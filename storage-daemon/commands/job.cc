@@ -2,6 +2,7 @@
 //
 // Jobs, and the commands that start them.
 #include "block/base/error.h"
+#include "block/graph/reopen.h"
 #include "block/jobs/amend.h"
 #include "block/jobs/create.h"
 #include "block/qcow2/image.h"
@@ -9,6 +10,7 @@
 #include "qapi/commands_block_create.h"
 #include "qapi/commands_block_job.h"
 #include "qapi/commands_job.h"
+#include "qapi/visit_blockdev.h"
 #include "storage-daemon/commands/families.h"
 #include "storage-daemon/daemon.h"
 
@@ -66,7 +68,16 @@ bool chain_contains(const Node& top, const Node& wanted) {
   return false;
 }
 
-// What the image says of its backing file; the node behind it stays as it is.
+Task<void> set_read_only(CommandContext& context, NodePtr image, bool read_only) {
+  boost::json::object options = current_options(*image);
+  options["read-only"] = read_only;
+  std::vector<NewOptions> nodes;
+  nodes.push_back({std::move(image), qapi::from_json<qapi::BlockdevOptions>(options)});
+  co_await reopen_nodes(context.loop, context.daemon.layer(), std::move(nodes));
+}
+
+// What the image says of its backing file, for which it may be written to; the node behind it stays
+// as it is.
 Task<void> change_backing_file(CommandContext& context,
                                cmd::ChangeBackingFile::Arguments arguments) {
   BlockLayer& layer = context.daemon.layer();
@@ -77,6 +88,8 @@ Task<void> change_backing_file(CommandContext& context,
     throw Error("not allowing backing file change on an image without a backing file");
   if (!chain_contains(*top, *image))
     throw Error("'{}' and image file are not in the same chain", arguments.device);
+  bool read_only = image->is_read_only();
+  if (read_only) co_await set_read_only(context, image, false);
   qcow2::Image* target = qcow2::image_of(*image);
   Status status = Status::error(ENOTSUP);
   if (!image->is_writable()) {
@@ -85,6 +98,7 @@ Task<void> change_backing_file(CommandContext& context,
     status = co_await target->change_backing_file(arguments.backing_file,
                                                   std::string(image->format_name()));
   }
+  if (read_only) co_await set_read_only(context, image, true);
   if (!status.ok())
     throw Error::from_errno(status.error_number(), "Could not change backing file to '{}'",
                             arguments.backing_file);

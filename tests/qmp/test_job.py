@@ -122,3 +122,32 @@ def test_a_backing_file_gets_another_name(daemon):
     daemon.qmp.cmd(command, change("top", "top"))
     daemon.quit()
     assert info(daemon.file("b.qcow2"))["backing-filename"] == "other.qcow2"
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_read_only_image_gets_another_backing_file(daemon, inline):
+    """It is opened for writing as long as that takes."""
+    for words in (["a.qcow2", "1M"], ["-b", "a.qcow2", "-F", "qcow2", "b.qcow2"],
+                  ["-b", "b.qcow2", "-F", "qcow2", "c.qcow2"]):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *words], check=True,
+                       cwd=daemon.path, timeout=60)
+
+    def node(name, **more):
+        file = {"driver": "file", "node-name": name + "-file",
+                "filename": daemon.file(name + ".qcow2")}
+        if not inline:
+            daemon.qmp.cmd("blockdev-add", file)
+            file = name + "-file"
+        options = {"driver": "qcow2", "node-name": name, "read-only": True, "file": file, **more}
+        daemon.qmp.cmd("blockdev-add", options)
+    node("a")
+    node("b", backing="a")
+    node("c", backing="b")
+    for image in ("b", "c"):
+        daemon.qmp.cmd("change-backing-file", {"device": "c", "image-node-name": image,
+                                               "backing-file": "other"})
+        named = {n["node-name"]: n for n in daemon.qmp.cmd("query-named-block-nodes")}
+        assert named[image]["ro"] is True
+    daemon.quit()
+    for image in ("b", "c"):
+        assert info(daemon.file(f"{image}.qcow2"))["backing-filename"] == "other"
