@@ -72,8 +72,9 @@ Task<void> truncate(Edge& child, uint64_t size, TruncateOptions options) {
   if (filtered != nullptr && node.descriptor().is_filter) {
     co_await truncate(*filtered, size, options);
   } else {
-    RangeLock::Hold hold(node.io().writes, {std::min(old_size, size), kMaxLength},
-                         RangeLock::Mode::exclusive);
+    // Bitmaps change with the size: nobody records in them meanwhile.
+    uint64_t first = node.bitmaps().in_use() ? 0 : std::min(old_size, size);
+    RangeLock::Hold hold(node.io().writes, {first, kMaxLength}, RangeLock::Mode::exclusive);
     co_await hold.acquire();
     co_await node.driver().truncate(size, options);
   }

@@ -227,19 +227,14 @@ Task<void> PersistentBitmaps::before_resize() {
   if (ahead_ && !stored_.empty()) check(co_await give_up(), "Could not update bitmap directory");
 }
 
-Task<void> PersistentBitmaps::after_resize(uint64_t kept_bytes) {
+Task<void> PersistentBitmaps::after_resize() {
   node_.bitmaps().resize(align_up(image_.size(), kSectorSize));
   if (!writing_ || ahead_ || stored_.empty() || !node_.layer().keeps_bitmaps_ahead()) co_return;
-  Mutex::Lock lock;
-  {
-    RangeLock::Hold hold(node_.io().writes, {0, kept_bytes}, RangeLock::Mode::exclusive);
-    co_await hold.acquire();
-    lock = co_await mutex_.lock();
-    ahead_ = true;
-    for (auto& [key, stored] : stored_) {
-      ahead_ = ahead_ && stored.bitmap->keep(*this);
-      stored.bitmap->take_changed();
-    }
+  Mutex::Lock lock = co_await mutex_.lock();
+  ahead_ = true;
+  for (auto& [key, stored] : stored_) {
+    ahead_ = ahead_ && stored.bitmap->keep(*this);
+    stored.bitmap->take_changed();
   }
   Status status;
   for (auto& [key, stored] : stored_) {

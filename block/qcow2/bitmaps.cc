@@ -178,6 +178,16 @@ void PersistentBitmaps::free_bitmap(const BitmapEntry& entry, const std::vector<
                       geometry.clusters_for(uint64_t{entry.table_size} * 8), FreedBy::other);
 }
 
+// What the directory that is on the disk now does not refer to.
+void PersistentBitmaps::free_replaced() {
+  std::erase_if(replaced_, [&](const auto& item) {
+    for (const BitmapEntry& entry : image_.bitmaps_)
+      if (entry.table_offset == item.first.table_offset) return false;
+    free_bitmap(item.first, item.second);
+    return true;
+  });
+}
+
 // Bits and table. With `rewrite` they get new places; else bits go where they are, which a power
 // cut may leave half done: so only while what is there says no less than what will be.
 Task<Status> PersistentBitmaps::store_bitmap(Stored& stored, bool rewrite) {
@@ -217,7 +227,7 @@ Task<Status> PersistentBitmaps::store_bitmap(Stored& stored, bool rewrite) {
     }
   }
   if (status.ok()) {
-    free_bitmap(old, old_table);
+    if (old.table_offset.value != 0) replaced_.emplace_back(std::move(old), std::move(old_table));
   } else {
     free_bitmap(entry_of(stored), stored.table);
     stored.table = std::move(old_table);
@@ -255,6 +265,7 @@ Task<Status> PersistentBitmaps::commit_directory(std::vector<BitmapEntry> entrie
     image_.free_later(geometry.cluster_of(old->directory_offset),
                       geometry.clusters_for(old->directory_size), FreedBy::other);
   image_.bitmaps_ = std::move(entries);
+  free_replaced();
   co_return Status();
 }
 
@@ -351,13 +362,20 @@ Task<void> PersistentBitmaps::forget(std::string name) {
   if (entry != entries.end()) {
     BitmapEntry gone = *entry;
     std::vector<uint64_t> table;
+    Stored* stored = bitmap ? find(*bitmap) : nullptr;
     try {
-      table = bitmap && find(*bitmap) != nullptr ? find(*bitmap)->table : co_await read_table(gone);
+      table = stored != nullptr ? stored->table : co_await read_table(gone);
     } catch (const Error&) {
       // What a broken table refers to is left: check finds it.
     }
+    // Where the directory does not know it yet; its old place is among those replaced.
+    if (stored != nullptr) gone.table_offset = stored->table_offset;
+    if (stored != nullptr) gone.table_size = static_cast<uint32_t>(stored->table.size());
     entries.erase(entry);
-    check(co_await commit_directory(std::move(entries)), "Failed to update bitmap extension");
+    Status status = co_await commit_directory(std::move(entries));
+    // It stays, and is kept ahead no more.
+    if (!status.ok() && writing_) (void)co_await give_up();
+    check(status, "Failed to update bitmap extension");
     free_bitmap(gone, table);
   }
   if (bitmap) stored_.erase(bitmap.get());

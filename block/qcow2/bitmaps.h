@@ -36,10 +36,9 @@ class PersistentBitmaps final : public BitmapKeeper {
   void check_new(const std::string& name, uint64_t granularity) const;
   Task<void> change(std::function<void()> action);
   Task<void> forget(std::string name);
-  // Around a change of the disk's size, to which the caller has what lies behind the smaller of
-  // both sizes for itself. Throws Error.
+  // Around a change of the disk's size, during which nobody else writes to the node. Throws Error.
   Task<void> before_resize();
-  Task<void> after_resize(uint64_t kept_bytes);
+  Task<void> after_resize();
 
   // Any AioContext.
   Task<Status> cover(std::shared_ptr<DirtyBitmap> bitmap, ByteRange range) override;
@@ -75,6 +74,7 @@ class PersistentBitmaps final : public BitmapKeeper {
   Task<Status> switch_directory(std::optional<BitmapsExtension> extension);
   Task<Result<HostCluster>> allocate(uint64_t clusters);
   void free_bitmap(const BitmapEntry& entry, const std::vector<uint64_t>& table);
+  void free_replaced();
   Stored* find(const DirtyBitmap& bitmap) noexcept;
   uint64_t table_entries(const DirtyBitmap& bitmap) const noexcept;
 
@@ -91,6 +91,8 @@ class PersistentBitmaps final : public BitmapKeeper {
   Node& node_;
   Mutex mutex_;  // before Image's; never awaited with it held: a range of the node
   std::map<const DirtyBitmap*, Stored> stored_;
+  // Where bitmaps were before they got new places: free once no directory refers to them.
+  std::vector<std::pair<BitmapEntry, std::vector<uint64_t>>> replaced_;
   bool writing_ = false;
   bool ahead_ = false;
   std::chrono::milliseconds interval_{30000};

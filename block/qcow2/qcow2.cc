@@ -206,7 +206,6 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     co_return status;
   }
   Task<void> resize_with_bitmaps(uint64_t size, TruncateOptions options) {
-    uint64_t kept = std::min(size, image_->size());
     co_await bitmaps_->before_resize();
     std::exception_ptr failed;
     try {
@@ -214,7 +213,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     } catch (...) {
       failed = std::current_exception();
     }
-    co_await bitmaps_->after_resize(kept);
+    co_await bitmaps_->after_resize();
     if (failed) std::rethrow_exception(failed);
   }
 

@@ -4,9 +4,10 @@
 //
 //   bitmap-sim [--seed N] [--runs COUNT]
 //
-// Queues write while commands add, clear, merge and remove bitmaps. Afterwards each sector tells
-// which write it has: if that ended after the bitmap was last cleared, or never, its bit is set. No
-// power cut costs a bitmap; a failing disk may, and then the bitmap says so.
+// Queues write while commands add, clear, merge and remove bitmaps and the disk changes its size.
+// Afterwards each sector tells which write it has: if that ended after the bitmap was last cleared,
+// or never, its bit is set. No power cut costs a bitmap, but one while the disk changes its size; a
+// failing disk may, too. Then the bitmap says so.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -32,20 +33,25 @@ struct Model {
   };
   std::map<std::string, Bitmap> bitmaps;
   std::map<Mark, uint64_t> ended;  // of each write
+  uint64_t sectors = 0;
+  uint64_t next_sectors = 0;  // while the size changes, or if that failed; else the same
 };
 
 class World : public Rig {
  public:
-  explicit World(uint64_t seed) : Rig(seed), oracle_(kSectors) {
+  explicit World(uint64_t seed) : Rig(seed), oracle_(kMostSectors) {
     layer_.keep_bitmaps_ahead();
     cluster_bits_ = 9 + static_cast<unsigned>(random_() % 8);
     faults_ = random_() % 4 == 0;
+    resizes_ = random_() % 2 == 0;
+    model_.sectors = model_.next_sectors = kSectors;
     host_.disk("disk").random = &random_;
   }
   void run();
 
  private:
-  static constexpr uint64_t kSectors = 4096;
+  static constexpr uint64_t kSectors = 4096;  // at first
+  static constexpr uint64_t kMostSectors = 3 * kSectors;
 
   void open();
   void arm();
@@ -55,6 +61,7 @@ class World : public Rig {
   Task<void> commands(unsigned operations);
   Task<void> all(unsigned operations);
   Task<void> act(unsigned what, std::string name, std::string other);
+  Task<void> resize();
   void verify(const Model& model, bool whole);
   void verify_bitmap(const std::string& name, const Model& model, std::span<const std::byte> data);
 
@@ -65,6 +72,7 @@ class World : public Rig {
   Mark next_mark_ = 1;
   unsigned cluster_bits_ = 16;
   bool faults_ = false;
+  bool resizes_ = false;
 };
 
 void World::open() {
@@ -74,12 +82,14 @@ void World::open() {
   NodePtr node = wait(open_node(loop_, layer_, std::move(options)));
   if (random_() % 2 == 0)
     qcow2::bitmaps_of(*node)->set_checkpoint_interval(std::chrono::milliseconds(0));
-  user_.attach(loop_, std::move(node), {{Permission::consistent_read, Permission::write}, {}});
+  user_.attach(loop_, std::move(node),
+               {{Permission::consistent_read, Permission::write, Permission::resize}, {}});
 }
 
 Task<void> World::write() {
-  uint64_t first = random_() % kSectors;
-  uint64_t count = std::min(kSectors - first, 1 + random_() % 32);
+  uint64_t sectors = std::min(model_.sectors, model_.next_sectors);
+  uint64_t first = random_() % sectors;
+  uint64_t count = std::min(sectors - first, 1 + random_() % 32);
   if (!oracle_.try_begin(first, count)) co_return;
   Mark mark = next_mark_++;
   std::vector<std::byte> data(count * kSector);
@@ -89,7 +99,9 @@ Task<void> World::write() {
       co_await user_.pwritev(first * kSector, IoVector::buffer(data.data(), data.size()));
   model_.ended[mark] = ++clock_;  // a write that fails is recorded, too
   oracle_.release(first, count);
-  if (!status.ok() && !faults_) fail("write: {}", Error::describe_errno(status.error_number()));
+  bool cut_off = first + count > std::min(model_.sectors, model_.next_sectors);
+  if (!status.ok() && !faults_ && !cut_off)
+    fail("write: {}", Error::describe_errno(status.error_number()));
 }
 
 Task<void> World::queue(unsigned operations) {
@@ -136,9 +148,28 @@ Task<void> World::command() {
   if (what == 2 && !ok) model_.bitmaps[name] = before;
 }
 
+// Which of both sizes it has after a failure, the disk says.
+Task<void> World::resize() {
+  model_.next_sectors = 1 + random_() % kMostSectors;
+  bool ok = true;
+  try {
+    co_await user_.truncate(model_.next_sectors * kSector);
+  } catch (const Error& error) {
+    if (!faults_) fail("resize to {}: {}", model_.next_sectors, error.text());
+    ok = false;
+  }
+  uint64_t length = user_.length() / kSector;
+  if (length != model_.next_sectors && (ok || length != model_.sectors))
+    fail("{} sectors after changing from {} to {}", length, model_.sectors, model_.next_sectors);
+  model_.sectors = model_.next_sectors = length;
+}
+
 Task<void> World::commands(unsigned operations) {
   for (unsigned i = 0; i < operations; ++i) {
-    co_await command();
+    if (resizes_ && random_() % 4 == 0)
+      co_await resize();
+    else
+      co_await command();
     for (uint64_t n = random_() % 20; n > 0; --n) co_await context_.yield();
   }
 }
@@ -165,11 +196,14 @@ void World::verify_bitmap(const std::string& name, const Model& model,
   DirtyBitmapPtr bitmap = user_.node().bitmaps().find(name);
   if (!bitmap) fail("bitmap {} is not there", name);
   if (bitmap->is_inconsistent()) {
-    if (!faults_) fail("bitmap {} is inconsistent", name);
+    bool resizing = model.sectors != model.next_sectors;
+    if (!faults_ && !resizing) fail("bitmap {} is inconsistent", name);
     return;
   }
+  if (bitmap->size() != data.size())
+    fail("bitmap {} is of {} bytes, not {}", name, bitmap->size(), data.size());
   const Model::Bitmap& known = model.bitmaps.at(name);
-  for (uint64_t sector = 0; sector < kSectors; ++sector) {
+  for (uint64_t sector = 0; sector < data.size() / kSector; ++sector) {
     Mark mark = 0;
     std::memcpy(&mark, data.data() + sector * kSector, sizeof mark);
     if (mark == 0) continue;
@@ -182,13 +216,16 @@ void World::verify_bitmap(const std::string& name, const Model& model,
 }
 
 void World::verify(const Model& model, bool whole) {
-  std::vector<std::byte> data(kSectors * kSector);
+  uint64_t sectors = user_.length() / kSector;
+  if (sectors != model.sectors && sectors != model.next_sectors)
+    fail("{} sectors, where there were {}, or {}", sectors, model.sectors, model.next_sectors);
+  std::vector<std::byte> data(sectors * kSector);
   Status status = wait(user_.preadv(0, IoVector::buffer(data.data(), data.size())));
   if (!status.ok()) fail("cannot read");
-  for (const auto& [name, known] : model.bitmaps) verify_bitmap(name, model, data);
   std::string report;
   qcow2::CheckResult result = check_settled("opened again", report);
   if (result.leaks != 0 && whole) fail("{} leaks{}", result.leaks, report);
+  for (const auto& [name, known] : model.bitmaps) verify_bitmap(name, model, data);
 }
 
 void World::run() {
@@ -208,6 +245,7 @@ void World::run() {
   disk().on_cut = nullptr;
   disk().cut_after = 0;
   wait(user_.close(loop_));
+
   if (cut) {
     disk().restore(std::move(disk().cut));
     model_ = std::move(at_cut_);
