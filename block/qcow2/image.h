@@ -166,7 +166,7 @@ class Image {
   Task<void> amend_encryption(const qapi::QCryptoBlockAmendOptionsLUKS& options, bool force);
   // Maps all of [from, to) to clusters of its own, which read as they did.
   Task<void> settle_size(uint64_t old_size, uint64_t size, TruncateOptions options);
-  Task<Status> preallocate(uint64_t from, uint64_t to, qapi::PreallocMode in_file);
+  Task<Status> preallocate(uint64_t from, uint64_t to, TruncateOptions options);
   Task<Status> change_backing_file(std::string name, std::optional<std::string> format);
   // The image was found, or made, sound: it is neither dirty nor corrupt.
   Task<Status> clear_broken_flags();

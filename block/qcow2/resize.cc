@@ -59,11 +59,13 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
 // What the size means for clusters, and then for the header.
 Task<void> Image::settle_size(uint64_t old_size, uint64_t size, TruncateOptions options) {
   constexpr const char* kText = "Failed to update the image size";
-  if (size > old_size && options.zero_new_area)
-    check(co_await write_zero_bytes({old_size, size - old_size}), kText);
-  if (size > old_size && options.preallocation != qapi::PreallocMode::off)
-    check(co_await preallocate(old_size, size, preallocation_of_file(options.preallocation)),
-          kText);
+  bool preallocates = size > old_size && options.preallocation != qapi::PreallocMode::off;
+  if (size > old_size && options.zero_new_area) {
+    // Clusters that are preallocated read as zeroes as they are.
+    uint64_t end = preallocates ? std::min(size, geometry_.round_up(old_size)) : size;
+    check(co_await write_zero_bytes({old_size, end - old_size}), kText);
+  }
+  if (preallocates) check(co_await preallocate(old_size, size, options), kText);
   check(co_await write_back(), kText);
   Mutex::Lock lock = co_await writing_back_.lock();
   header_.size = size;
@@ -156,9 +158,12 @@ Task<Status> Image::grow_l1(uint64_t entries) {
   co_return Status();
 }
 
-// What is not mapped gets clusters that read as before: as zeroes, or with subclusters as what is
-// below. `in_file`: what the file does for them.
-Task<Status> Image::preallocate(uint64_t from, uint64_t to, qapi::PreallocMode in_file) {
+// What is not mapped gets clusters that read as before: as zeroes, or with subclusters, unless what
+// is below is not to be seen, as that.
+Task<Status> Image::preallocate(uint64_t from, uint64_t to, TruncateOptions options) {
+  qapi::PreallocMode in_file = preallocation_of_file(options.preallocation);
+  bool hides = options.zero_new_area && in_file == qapi::PreallocMode::off;
+  bool zeroes = header_.version >= 3 && (encryption_ || hides);
   GuestCluster end = geometry_.cluster_of(GuestOffset(geometry_.round_up(to)));
   for (GuestCluster at = geometry_.cluster_of(GuestOffset(from)); at < end;) {
     uint64_t in_slice = l2_.slice_entries() - l2_.index_in_slice(at);
@@ -172,9 +177,9 @@ Task<Status> Image::preallocate(uint64_t from, uint64_t to, qapi::PreallocMode i
     if (first != last) {
       Plan plan;
       plan.way = Way::fresh;
-      if (geometry_.extended_l2())
+      if (geometry_.extended_l2() && !options.zero_new_area)
         plan.as = Plan::As::unallocated;  // a backing file shows
-      else if (encryption_ && header_.version >= 3)
+      else if (zeroes)
         plan.as = Plan::As::zeroes;
       plan.first = at + static_cast<uint64_t>(first - entries.begin());
       plan.clusters = static_cast<uint64_t>(last - first);

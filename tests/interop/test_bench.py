@@ -41,5 +41,5 @@ def test_the_tools_figures_of_both_sides(tmp_path):
         "--json", report, "--directory", tmp_path)
     loads = json.loads(report.read_text())
     assert set(loads) == {"raw-to-qcow2", "qcow2-to-raw", "compress", "decompress", "compare",
-                          "map"}
+                          "map", "check", "chain"}
     assert all(load["ratio"]["cpu"] > 0 for load in loads.values())

@@ -14,7 +14,7 @@ from pathlib import Path
 import damage
 import pytest
 from damage import COMPRESSED, COPIED, MIB, Image
-from measure import Run
+from support.measure import Run
 
 BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
 IMG, IO = BUILD / "bin/strata-img", BUILD / "bin/strata-io"

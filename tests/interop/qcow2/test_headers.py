@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from measure import Run
+from support.measure import Run
 
 BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
 OURS = BUILD / "bin" / "compat" / "qemu-io"

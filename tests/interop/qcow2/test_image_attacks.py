@@ -10,7 +10,7 @@ from pathlib import Path
 import damage
 import pytest
 from damage import COPIED, MIB, Image
-from measure import Run
+from support.measure import Run
 
 BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
 IMG, IO = BUILD / "bin/compat/qemu-img", BUILD / "bin/compat/qemu-io"

@@ -239,3 +239,22 @@ def test_clusters_that_stay_are_written_with_reserved_ones_between(tmp_path, fir
         ["-c", f"write -P 2 {write}", name],
         ["-c", f"read -P 2 {write}", "-c", "map", "-r", "-f", "qcow2", "o.qcow2"]], tmp_path, make)
     assert ours == qemu
+
+
+@pytest.mark.parametrize("extended", ["on", "off"])
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+def test_a_disk_that_grows_over_a_longer_backing_file_is_preallocated(tmp_path, mode, extended):
+    def grown(program):
+        path = tmp_path / "o.qcow2"
+        path.unlink(missing_ok=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"extended_l2={extended}",
+                        "-b", "base.raw", "-F", "raw", path, "1M"], cwd=tmp_path, check=True)
+        subprocess.run([program, "-f", "qcow2", "-c", f"truncate -m {mode} 4M",
+                        "-c", "read -P 7 0 1M", "-c", "read -P 0 1M 3M", path], cwd=tmp_path,
+                       check=True)
+        said = [subprocess.run(["qemu-img", *words, "--output=json", path], cwd=tmp_path,
+                               check=True, capture_output=True, text=True).stdout
+                for words in (["check"], ["map"])]
+        return *said, path.stat().st_blocks // 128
+    (tmp_path / "base.raw").write_bytes(b"\7" * (8 << 20))
+    assert grown(compare.OURS / "qemu-io") == grown("qemu-io")
