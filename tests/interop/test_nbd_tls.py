@@ -78,6 +78,19 @@ def test_reads_and_writes_over_a_shared_key(daemon, pki, tool):
     assert "failed" not in done.stdout
 
 
+def test_reads_and_writes_without_certificates(daemon, tool):
+    """Anonymous: private, and from nobody in particular."""
+    daemon.qmp.cmd("object-add", {"qom-type": "tls-creds-anon", "id": "tls", "endpoint": "server"})
+    daemon.add_file(size=SIZE)
+    daemon.serve_nbd(tls_creds="tls")
+    daemon.export("disk", writable=True)
+    done = tool("io", "--object", "tls-creds-anon,id=tls,endpoint=client", "-c",
+                "write -P 3 0 1M", "-c", "read -P 3 0 1M", "--image-opts", image_options(daemon))
+    assert "failed" not in done.stdout
+    plain = tool("img", "info", daemon.uri("disk"), check=False)
+    assert plain.returncode == 1 and "TLS negotiation required" in plain.stdout
+
+
 @pytest.mark.parametrize("who,more,text", [
     ("alice", {"tls_hostname": "elsewhere"}, "Certificate does not match the hostname elsewhere"),
     ("alice", {}, "No hostname for certificate validation"),
