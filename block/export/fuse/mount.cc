@@ -24,6 +24,7 @@
 
 #include "block/base/error.h"
 #include "block/base/log.h"
+#include "block/export/fuse/descriptor_message.h"
 #include "block/export/fuse/protocol.h"
 
 // NOLINTNEXTLINE: POSIX names it so.
@@ -83,22 +84,9 @@ int run_helper(std::vector<std::string> arguments, int socket) {
 // The descriptor that the helper sent; empty if it sent none.
 UniqueFd receive_descriptor(int socket) noexcept {
   char byte = 0;
-  iovec data{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  ssize_t received = 0;
-  do {
-    received = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  } while (received < 0 && errno == EINTR);
-  const cmsghdr* header = received > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return UniqueFd();
-  int fd = -1;
-  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  return UniqueFd(fd);
+  UniqueFd fd;
+  receive_with_descriptor(socket, &byte, sizeof byte, fd);
+  return fd;
 }
 
 // What went wrong the helper has said on standard error.

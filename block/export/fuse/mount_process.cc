@@ -18,6 +18,7 @@
 #include <system_error>
 
 #include "block/base/error.h"
+#include "block/export/fuse/descriptor_message.h"
 
 namespace strata::fuse_export {
 namespace {
@@ -79,24 +80,7 @@ bool send_packet(int socket, const T& packet, int fd) noexcept {
 // False where the other one is gone.
 template <class T>
 bool receive_packet(int socket, T& packet, UniqueFd& fd) noexcept {
-  iovec data{&packet, sizeof packet};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  ssize_t received = 0;
-  do {
-    received = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  } while (received < 0 && errno == EINTR);
-  const cmsghdr* header = received > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
-    int number = -1;
-    std::memcpy(&number, CMSG_DATA(header), sizeof number);
-    fd.reset(number);
-  }
-  return received == sizeof packet;
+  return receive_with_descriptor(socket, &packet, sizeof packet, fd) == sizeof packet;
 }
 
 // ---- The process that mounts
