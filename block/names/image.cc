@@ -136,7 +136,9 @@ Task<std::string_view> guess_format(MainLoop& loop, BlockLayer& layer, NodePtr f
 bool lacks_encryption_format(const object& options) {
   if (member_string(options, "driver") != "qcow2" || !options.contains("file")) return false;
   const boost::json::value* encrypt = options.if_contains("encrypt");
-  return encrypt != nullptr && encrypt->is_object() && !encrypt->get_object().contains("format");
+  if (encrypt == nullptr || !encrypt->is_object()) return false;
+  std::string format = member_string(encrypt->get_object(), "format");
+  return format != "aes" && format != "luks";
 }
 
 Task<void> name_encryption(MainLoop& loop, BlockLayer& layer, NodePtr file, object& options) {
@@ -144,10 +146,18 @@ Task<void> name_encryption(MainLoop& loop, BlockLayer& layer, NodePtr file, obje
   Header header{};
   co_await read_header(loop, layer, std::move(file), header);
   auto method = load_be<uint32_t>(header, kMethodOffset);
-  if (method == 1 || method == 2)
-    child_of(options, "encrypt")["format"] = method == 1 ? "aes" : "luks";
-  else
+  std::string_view has = method == 1 ? "aes" : method == 2 ? "luks" : "";
+  object& encrypt = child_of(options, "encrypt");
+  if (encrypt.contains("format")) {
+    std::string asked = member_string(encrypt, "format");
+    if (has.empty())
+      throw Error("No encryption in image header, but options specified format '{}'", asked);
+    throw Error("Header reported '{}' encryption format but options specify '{}'", has, asked);
+  }
+  if (has.empty())
     options.erase("encrypt");
+  else
+    encrypt["format"] = has;
 }
 
 }  // namespace strata

@@ -31,11 +31,12 @@ const DriverDescriptor* find_driver(const BlockLayer& layer, std::string_view na
 // where that one is not built.
 Task<std::string_view> guess_format(MainLoop& loop, BlockLayer& layer, NodePtr file);
 
-// Whether they have "encrypt.key-secret" of a qcow2 image, but not which encryption it is for.
+// Whether they have "encrypt.key-secret" of a qcow2 image, but do not name the encryption that it
+// is for, or one that there is not.
 bool lacks_encryption_format(const boost::json::object& options);
 
 // Adds the one that the image in the file has; if it has none, its options are dropped. Throws
-// Error.
+// Error where they name another.
 Task<void> name_encryption(MainLoop& loop, BlockLayer& layer, NodePtr file,
                            boost::json::object& options);
 

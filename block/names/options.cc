@@ -34,6 +34,8 @@ boost::json::value stringify(const boost::json::value& value) {
   }
   if (const bool* flag = value.if_bool()) return *flag ? "on" : "off";
   if (value.is_string() || value.is_null()) return value;
+  if (const double* number = value.if_double())
+    return boost::json::string(fmt::format("{:.17g}", *number));
   return boost::json::string(boost::json::serialize(value));
 }
 
@@ -49,23 +51,11 @@ const object* find_parent(const object& options, std::string_view path) {
   return at;
 }
 
-Error describe_size_error(std::string_view name, std::string_view text) {
-  size_t digits = text.find_first_not_of("0123456789");
-  bool is_number =
-      !text.empty() && digits != 0 && (digits == text.npos || digits + 1 == text.size());
-  if (is_number && (digits == text.npos ||
-                    std::string_view("bkKMGTPE").find(text[digits]) != std::string_view::npos))
-    return Error("Value '{}' is out of range for parameter '{}'", text, name);
-  return Error("Parameter '{}' expects a non-negative number below 2^64", name)
-      .hint(
-          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-          "and exabytes, respectively.\n");
-}
-
 // Integers that are no sizes.
 bool is_plain_number(std::string_view name) noexcept {
-  for (std::string_view one : {"cache-clean-interval", "latency-ns", "open-timeout",
-                               "reconnect-delay", "aio-max-batch", "x-check-cache-dropped"})
+  for (std::string_view one :
+       {"aio-max-batch", "cache-clean-interval", "errno", "latency-ns", "new_state", "open-timeout",
+        "reconnect-delay", "sector", "state", "x-check-cache-dropped"})
     if (name == one) return true;
   return false;
 }
@@ -80,7 +70,7 @@ bool expand_size(object& options, std::string_view name) {
       std::string text(value.get_string());
       std::optional<uint64_t> size = qapi::parse_size(text);
       if (size && text == std::to_string(*size)) continue;
-      if (!size) throw describe_size_error(name, text);
+      if (!size) throw qapi::not_a_size(name, text);
       value = std::to_string(*size);
       return true;
     }
@@ -127,6 +117,17 @@ std::optional<Error> describe_server_error(std::string_view text) {
   return Error("Parameter '{}", text.substr(at + 7));
 }
 
+// Of words that each driver reads by itself the value is told, of switches the driver's own name.
+std::optional<Error> describe_value_error(const object& options, std::string_view text) {
+  for (std::string_view name : {"aio", "detect-zeroes", "event", "iotype", "locking"})
+    if (auto value = quoted(text, fmt::format("Parameter '{}' does not accept value '", name), "'"))
+      return Error("invalid parameter value: {}", *value);
+  if (auto path = quoted(text, "Parameter '", "' expects 'on' or 'off'"))
+    return Error("Parameter '{}' expects 'on' or 'off'",
+                 path->substr(find_owner(options, *path).second));
+  return std::nullopt;
+}
+
 // "Parameter 'a.file' is missing"
 std::optional<std::string_view> missing_child(std::string_view text) {
   auto path = quoted(text, "Parameter '", "' is missing");
@@ -147,10 +148,14 @@ std::optional<std::string_view> type_complaint(std::string_view text) {
 Error describe_option_error(const BlockLayer& layer, const object& options, const Error& error) {
   std::string_view text = error.text();
   if (auto about_server = describe_server_error(text)) return *std::move(about_server);
+  if (auto about_value = describe_value_error(options, text)) return *std::move(about_value);
   if (auto path = quoted(text, "Parameter '", "' is unexpected"))
     return Error("{}", describe_unexpected(layer, options, *path));
   if (auto name = quoted(text, "Parameter 'driver' does not accept value '", "'"))
     return Error("Unknown driver '{}'", *name);
+  if (quoted(text, "Parameter 'inject-error.", ".event' is missing") ||
+      quoted(text, "Parameter 'set-state.", ".event' is missing"))
+    return Error("Missing event name for rule");
   if (auto child = missing_child(text)) {
     Error missing("A block device must be specified for \"{}\"", *child);
     if (text.starts_with("Parameter 'backing."))

@@ -6,6 +6,7 @@
 
 #include "block/base/error.h"
 #include "block/base/math.h"
+#include "qapi/runtime/scalars.h"
 
 namespace strata::qcow2 {
 namespace {
@@ -61,7 +62,7 @@ Guards guards_of(const std::optional<qapi::Qcow2OverlapChecks>& checks) noexcept
 
 std::optional<uint64_t> size_option(const std::optional<int64_t>& value, const char* name) {
   if (!value) return std::nullopt;
-  if (*value < 0) throw Error("Parameter '{}' expects a non-negative number below 2^64", name);
+  if (*value < 0) throw qapi::not_a_size(name, *value);
   return static_cast<uint64_t>(*value);
 }
 

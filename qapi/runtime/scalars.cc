@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "qapi/runtime/scalars.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <charconv>
@@ -78,6 +79,23 @@ std::optional<std::uint64_t> parse_size(const std::string& text) {
     return std::nullopt;
   }
   return result;
+}
+
+Error not_a_size(std::string_view parameter, std::string_view text) {
+  std::string_view digits = text.substr(text.starts_with('-') ? 1 : 0);
+  const auto end = std::min(digits.find_first_not_of("0123456789"), digits.size());
+  const std::string_view suffix = digits.substr(end);
+  const bool has_unit = text == digits && suffix.size() == 1 && unit_of(suffix);
+  if (end != 0 && (suffix.empty() || has_unit))
+    return Error("Value '{}' is out of range for parameter '{}'", text, parameter);
+  return Error("Parameter '{}' expects a non-negative number below 2^64", parameter)
+      .hint(
+          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+          "and exabytes, respectively.\n");
+}
+
+Error not_a_size(std::string_view parameter, std::int64_t negative) {
+  return not_a_size(parameter, std::to_string(negative));
 }
 
 }  // namespace strata::qapi

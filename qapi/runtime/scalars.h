@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+
+#include "block/base/error.h"
 
 namespace strata::qapi {
 
@@ -18,5 +21,8 @@ std::optional<bool> parse_switch(const std::string& text);
 // Bytes, with a suffix of B, K, M, G, T, P or E (powers of 1024, either case) and, before a suffix
 // above B, a decimal fraction; or plain hexadecimal.
 std::optional<std::uint64_t> parse_size(const std::string& text);
+// Why `parameter` cannot be `text`, which is no size.
+Error not_a_size(std::string_view parameter, std::string_view text);
+Error not_a_size(std::string_view parameter, std::int64_t negative);
 
 }  // namespace strata::qapi

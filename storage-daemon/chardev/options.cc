@@ -94,11 +94,7 @@ class Values {
           throw Error("Parameter '{}' expects a number", parameter.name);
         return;
       case Type::size:
-        if (!qapi::parse_size(value))
-          throw Error("Parameter '{}' expects a non-negative number below 2^64", parameter.name)
-              .hint(
-                  "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-                  "and exabytes, respectively.\n");
+        if (!qapi::parse_size(value)) throw qapi::not_a_size(parameter.name, value);
         return;
     }
   }

@@ -108,12 +108,20 @@ class Opener {
     return effective_options(read_options(tool_.layer(), std::move(inherited)));
   }
 
-  // "backing.driver=qcow2" changes how the backing file is opened, "backing.file.filename=a" where
-  // it is; the image knows the rest.
+  // "backing.driver=qcow2" and "backing.file.locking=off" change how the backing file is opened,
+  // "backing.file.filename=a" where it is; the image knows the rest.
   bool is_partial(const object& backing) const {
     const DriverDescriptor* driver = find_driver(tool_.layer(), member_string(backing, "driver"));
     if (driver == nullptr) return !backing.contains("driver");
-    return driver->is_format && !backing.contains("file");
+    return driver->is_format && !names_file(backing);
+  }
+
+  static bool names_file(const object& backing) {
+    const boost::json::value* file = backing.if_contains("file");
+    if (file == nullptr) return false;
+    const object* below = file->if_object();
+    return below == nullptr || below->contains("filename") ||
+           (below->contains("driver") && member_string(*below, "driver") != "file");
   }
 
   Task<void> complete_backing() {
@@ -122,19 +130,16 @@ class Opener {
     object backing = given->get_object();
     if (is_partial(backing)) co_await complete_from_image(backing);
     set_default(backing, "read-only", "on");
-    if (!backing.contains("driver")) co_await guess_backing_format(backing);
-    co_await add_encryption_format(backing, backing_file_);
-    options_["backing"] = std::move(backing);
-  }
-
-  Task<void> guess_backing_format(object& backing) {
     std::optional<Error> failed;
     try {
-      co_await add_guessed_format(backing, backing_file_);
+      if (!backing.contains("driver")) co_await add_guessed_format(backing, backing_file_);
+      co_await add_encryption_format(backing, backing_file_);
+      read_options(tool_.layer(), backing);
     } catch (Error& error) {
       failed = std::move(error).prepend("Could not open backing file: ");
     }
     if (failed) throw *failed;
+    options_["backing"] = std::move(backing);
   }
 
   Task<void> complete_from_image(object& backing) {
@@ -150,8 +155,7 @@ class Opener {
     ImageName name;
     name.options = std::move(backing);
     if (recorded && !recorded->format.empty()) name.format = recorded->format;
-    if (recorded && !name.options.contains("file"))
-      name.filename = absolute_name(recorded->name, file);
+    if (recorded && !names_file(name.options)) name.filename = absolute_name(recorded->name, file);
     backing = resolve_image_name(tool_.layer(), name);
     if (name.filename) confine_recorded_name(recorded->name, backing);
   }

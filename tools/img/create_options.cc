@@ -18,13 +18,7 @@ bool is_decimal(std::string_view text) noexcept {
 
 std::string size_text(const CreateOption& option, const std::string& text) {
   std::optional<uint64_t> size = qapi::parse_size(text);
-  if (text.starts_with('-') && is_decimal(std::string_view(text).substr(1)))
-    throw Error("Value '{}' is out of range for parameter '{}'", text, option.name);
-  if (!size)
-    throw Error("Parameter '{}' expects a non-negative number below 2^64", option.name)
-        .hint(
-            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-            "and exabytes, respectively.\n");
+  if (!size) throw qapi::not_a_size(option.name, text);
   return std::to_string(*size);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "qapi/runtime/enum.h"
+#include "qapi/runtime/scalars.h"
 #include "tools/common/numbers.h"
 #include "tools/img/command.h"
 
@@ -18,11 +19,7 @@ Target parse_target(std::string text) {
     text.erase(0, 1);
   }
   Result<int64_t> size = parse_size(text);
-  if (!size && size.error_number() == EINVAL)
-    throw Error("Parameter 'size' expects a non-negative number below 2^64")
-        .hint(
-            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-            "and exabytes, respectively.\n");
+  if (!size && size.error_number() == EINVAL) throw qapi::not_a_size("size", text);
   if (!size) throw Error("New image size must be positive");
   target.bytes = *size;
   return target;

@@ -11,6 +11,7 @@
 #include "block/export/nbd/server.h"
 #include "block/graph/open.h"
 #include "block/qcow2/qcow2.h"
+#include "qapi/runtime/scalars.h"
 #include "storage-daemon/program/pid_file.h"
 #include "tools/common/access_objects.h"
 #include "tools/common/image.h"
@@ -74,11 +75,7 @@ ImageSource source_of(const NbdCommandLine& line) {
 
 // The image from `offset` on.
 Task<NodePtr> open_window(Tool& tool, NodePtr image, uint64_t offset, bool writable) {
-  if (offset > INT64_MAX)
-    throw Error("Parameter 'offset' expects a non-negative number below 2^64")
-        .hint(
-            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-            "and exabytes, respectively.\n");
+  if (offset > INT64_MAX) throw qapi::not_a_size("offset", static_cast<int64_t>(offset));
   qapi::BlockdevOptions options;
   options.select(qapi::BlockdevDriver::raw);
   options.read_only = !writable;

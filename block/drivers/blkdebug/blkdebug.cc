@@ -10,6 +10,7 @@
 #include "block/drivers/blkdebug/config_file.h"
 #include "block/drivers/filter.h"
 #include "block/io/request.h"
+#include "qapi/runtime/scalars.h"
 #include "qapi/visit_block_debug.h"
 
 namespace strata {
@@ -43,6 +44,7 @@ PermissionSet permission_set(const std::optional<std::vector<qapi::BlockPermissi
 // A limit out of the options; 0 if it is not set.
 uint32_t read_limit(std::string_view name, std::optional<int64_t> value, uint64_t unit) {
   if (!value) return 0;
+  if (*value < 0) throw qapi::not_a_size(name, *value);
   auto size = static_cast<uint64_t>(*value);
   if (size >= INT32_MAX || size % unit != 0)
     throw Error("Cannot meet constraints with {} {}", name, size);
@@ -156,7 +158,7 @@ Task<void> BlkdebugDriver::open(OpenContext& context) {
 
 void BlkdebugDriver::read_rules(const qapi::BlockdevOptionsBlkdebug& options) {
   config_ = options.config.value_or("");
-  if (!config_.empty())
+  if (options.config)
     for (blkdebug::Rule& rule : blkdebug::read_config(config_)) rules_.add(std::move(rule));
   if (options.inject_error)
     for (const auto& rule : *options.inject_error) rules_.add(blkdebug::make_rule(rule));

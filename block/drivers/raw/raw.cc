@@ -11,6 +11,7 @@
 #include "block/graph/reopen.h"
 #include "block/io/request.h"
 #include "block/names/probe.h"
+#include "qapi/runtime/scalars.h"
 
 namespace strata {
 namespace {
@@ -124,9 +125,8 @@ class RawDriver final : public Driver {
   };
 
   static Window window_of(const qapi::BlockdevOptionsRaw& options) {
-    if (options.offset.value_or(0) < 0)
-      throw Error("Parameter 'offset' expects a non-negative number");
-    if (options.size.value_or(0) < 0) throw Error("Parameter 'size' expects a non-negative number");
+    if (options.offset.value_or(0) < 0) throw qapi::not_a_size("offset", *options.offset);
+    if (options.size.value_or(0) < 0) throw qapi::not_a_size("size", *options.size);
     Window window{.offset = static_cast<uint64_t>(options.offset.value_or(0))};
     if (options.size) window.size = static_cast<uint64_t>(*options.size);
     return window;

@@ -36,8 +36,12 @@ def program(whose, name):
 
 
 def run(whose, name, *words, cwd, check=True):
-    done = subprocess.run([program(whose, name), *words], cwd=cwd, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=120, check=False)
+    for _ in range(5):
+        done = subprocess.run([program(whose, name), *words], cwd=cwd, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=120, check=False)
+        # QEMU measures how fast it derives keys by a clock that may stand still meanwhile.
+        if whose == "ours" or "Unable to get accurate CPU usage" not in done.stderr:
+            break
     if check:
         assert done.returncode == 0 and "failed" not in done.stdout, done.stdout + done.stderr
     return done

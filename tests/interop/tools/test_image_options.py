@@ -15,6 +15,9 @@ pytestmark = pytest.mark.skipif(
 
 Q = "driver=qcow2,file.filename=q"
 R = "driver=raw,file.filename=r"
+O = "driver=qcow2,file.filename=o"  # over q
+E = "driver=qcow2,file.filename=e"  # LUKS
+B = "driver=blkdebug,image.driver=file,image.filename=r"
 OPTIONS = f"""
 {Q}
 file.filename=q
@@ -61,16 +64,36 @@ driver=file,filename=r,cache=none
 {Q},cache-clean-interval=4294967296
 {Q},encrypt.format=luks
 {Q},encrypt.foo=1
+{Q},encrypt.format=foo
+{E},encrypt.format=foo
+{E},encrypt.format=luks,encrypt.key-secret=s
+{E},encrypt.format=aes,encrypt.key-secret=s
+{E},encrypt.key-secret=s
 {Q},backing=
 {Q},backing.driver=raw,backing.file.filename=r
 {Q},backing.driver=raw
 {Q},backing.file.filename=nosuch
+{O},backing.file.locking=off
+{O},backing.file.locking=foo
+{O},backing.file.driver=file
+{O},backing.file.foo=1
+{O},backing.driver=raw,backing.file.cache.direct=off
+{O},backing.driver=foo
+{O},backing.read-only=foo
+{O},backing.detect-zeroes=foo
+{O},backing.l2-cache-size=x
+{O},backing.foo=1
 {Q},foo=1
 {Q},foo.bar=1
 {Q},file.foo=1
 {Q},file.driver=raw
 {Q},file.driver=foo
 {Q},file.locking=off
+{Q},file.locking=foo
+{Q},file.aio=foo
+{Q},file.detect-zeroes=foo
+{Q},file.cache.direct=foo
+{Q},file.read-only=foo
 {Q},file.locking=auto
 {Q},file.drop-cache=off
 {Q},throttling.iops-total=10
@@ -116,6 +139,13 @@ driver=blkdebug,image.driver=file,image.filename=r,align=3
 driver=blkdebug,image.driver=file,image.filename=r,align=x
 driver=blkdebug,image.driver=file,image.filename=r,inject-error.0.event=read_aio
 driver=blkdebug,image=nosuch
+{B},config=
+{B},inject-error.0.errno=5
+{B},inject-error.0.event=foo
+{B},inject-error.0.event=read_aio,inject-error.0.errno=x
+{B},inject-error.0.event=read_aio,inject-error.0.iotype=foo
+{B},set-state.0.event=read_aio,set-state.0.new_state=x
+{B},set-state.0.new_state=1
 driver=copy-on-read
 driver=copy-on-read,file.driver=qcow2,file.file.filename=q
 driver=compress
@@ -147,6 +177,8 @@ json:{"file.filename":"q","driver":"qcow2","backing":null}
 json:{"file.filename":"q","driver":"qcow2","backing":""}
 json:{"driver":"raw","file.filename":"r","cache":true}
 json:{"driver":"raw","file.filename":"r","foo":1}
+json:{"driver":"raw","size":1e6,"file.filename":"r"}
+json:{"driver":"raw","size":1048576.0,"file.filename":"r"}
 json:{"driver":"null-co","size":1048576}
 json:{"driver":"null-co","size":"1M"}
 json:[]
@@ -178,6 +210,11 @@ def images(tmp_path_factory):
                    timeout=60)
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 7 0 1M", place / "q"], check=True,
                    timeout=60)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "q", "-F", "qcow2", "o"],
+                   cwd=place, check=True, timeout=60)
+    subprocess.run(["qemu-img", "create", "-q", "--object", "secret,id=s,data=x", "-f", "qcow2",
+                    "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "e",
+                    "2M"], cwd=place, check=True, timeout=60)
     return place
 
 
@@ -199,3 +236,15 @@ def test_a_name_opens_an_image_as_qemu_does(images, name):
     words = ["-r", "-c", "length", name]
     assert outcome(compare.OURS / "qemu-io", words, images) == \
         outcome(shutil.which("qemu-io"), words, images)
+
+
+@pytest.mark.parametrize("options, parameter", [
+    (f"{R},offset=-1", "offset"), (f"{R},size=-1", "size"), (f"{B},align=-1", "align"),
+    (f"{Q},l2-cache-size=-1", "l2-cache-size")])
+def test_negative_sizes_are_out_of_range(images, options, parameter):
+    """In the words of QEMU 10.2."""
+    words = ["-r", "--image-opts", "-c", "length", options]
+    status, _, err = outcome(compare.OURS / "qemu-io", words, images)
+    assert status == 1
+    assert err == ("qemu-io: can't open: "
+                   f"Value '-1' is out of range for parameter '{parameter}'\n")

@@ -154,6 +154,8 @@ TEST_CASE("options that do not belong together are refused in QEMU's words") {
         "Parameter 'size' expects a non-negative number below 2^64");
   CHECK(refusal({{"driver", "null-co"}, {"size", "16E"}}) ==
         "Value '16E' is out of range for parameter 'size'");
+  CHECK(refusal({{"driver", "null-co"}, {"size", "-1k"}}) ==
+        "Parameter 'size' expects a non-negative number below 2^64");
   CHECK(refusal({{"driver", "null-co"}, {"latency-ns", "1k"}}) ==
         "Parameter 'latency-ns' expects a number");
   CHECK(refusal({{"driver", "nbd"}}) == "NBD server address missing");
