@@ -24,8 +24,9 @@ std::string_view program_name() noexcept {
   return stored_program_name();
 }
 
-void write_log_line(std::string_view text) noexcept {
-  std::string line = fmt::format("{}: {}\n", program_name(), text);
+void write_log_line(std::string_view text, std::string_view place) noexcept {
+  std::string line =
+      fmt::format("{}{}{}: {}\n", program_name(), place.empty() ? "" : ":", place, text);
   std::ignore = ::write(STDERR_FILENO, line.data(), line.size());
 }
 

@@ -15,8 +15,9 @@ namespace strata {
 void set_program_name(std::string_view argv0);
 std::string_view program_name() noexcept;
 
-// One write(2) a line, from any thread.
-void write_log_line(std::string_view text) noexcept;
+// One write(2) a line, from any thread; about the line of a file that `place` names, as
+// "FILE:LINE", if that is not empty.
+void write_log_line(std::string_view text, std::string_view place = {}) noexcept;
 
 template <class... Args>
 void log_error(fmt::format_string<Args...> format, Args&&... args) {

@@ -87,8 +87,8 @@ Help process_trace(const CommandLineOption& option) {
     for (const std::string& name : trace_point_names()) text += name + "\n";
     return text;
   }
-  for (const std::string& warning : apply_trace_option(trace))
-    log_error("{}: warning: {}", option.where, warning);
+  for (const TracePattern& unknown : apply_trace_option(trace))
+    warn_of_unknown(unknown, option.where);
   return std::nullopt;
 }
 

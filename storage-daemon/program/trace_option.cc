@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "block/base/error.h"
+#include "block/base/log.h"
 #include "block/base/trace.h"
 #include "storage-daemon/program/option_words.h"
 
@@ -11,15 +12,17 @@ namespace strata {
 namespace {
 
 // A pattern a line; '#' begins a comment.
-std::vector<std::string> read_patterns(const std::string& path) {
+std::vector<TracePattern> read_patterns(const std::string& path) {
   std::ifstream file(path);
   if (!file) throw Error::from_errno(errno, "{}", path);
-  std::vector<std::string> patterns;
+  std::vector<TracePattern> patterns;
+  int number = 0;
   for (std::string line; std::getline(file, line);) {
+    ++number;
     size_t first = line.find_first_not_of(" \t\r");
     if (first == std::string::npos || line[first] == '#') continue;
     size_t last = line.find_last_not_of(" \t\r");
-    patterns.push_back(line.substr(first, last - first + 1));
+    patterns.push_back({line.substr(first, last - first + 1), fmt::format("{}:{}", path, number)});
   }
   return patterns;
 }
@@ -31,9 +34,9 @@ TraceOption parse_trace_option(const std::string& text) {
   for (const OptionWord& word : split_option(text, "enable")) {
     if (word.key == "enable") {
       option.help |= word.value == "help" || word.value == "?";
-      option.patterns.push_back(word.value);
+      option.patterns.push_back({word.value, {}});
     } else if (word.key == "events") {
-      for (std::string& pattern : read_patterns(word.value))
+      for (TracePattern& pattern : read_patterns(word.value))
         option.patterns.push_back(std::move(pattern));
     } else if (word.key == "file") {
       option.file = word.value;
@@ -44,17 +47,24 @@ TraceOption parse_trace_option(const std::string& text) {
   return option;
 }
 
-std::vector<std::string> apply_trace_option(const TraceOption& option) {
-  std::vector<std::string> warnings;
+std::vector<TracePattern> apply_trace_option(const TraceOption& option) {
+  std::vector<TracePattern> unknown;
   if (option.file) trace_to_file(*option.file);
-  for (const std::string& pattern : option.patterns) {
-    bool off = pattern.starts_with('-');
-    std::string name = pattern.substr(off ? 1 : 0);
-    bool exact = name.find_first_of("*?[") == std::string::npos;
+  for (const TracePattern& pattern : option.patterns) {
+    bool off = pattern.name.starts_with('-');
+    std::string_view name = std::string_view(pattern.name).substr(off ? 1 : 0);
+    bool exact = name.find_first_of("*?[") == name.npos;
     if (enable_trace_points(name, !off) == 0 && exact)
-      warnings.push_back(fmt::format("trace event '{}' does not exist", name));
+      unknown.push_back({std::string(name), pattern.place});
   }
-  return warnings;
+  return unknown;
+}
+
+void warn_of_unknown(const TracePattern& pattern, std::string_view option) {
+  std::string_view own = pattern.place.empty() ? option : std::string_view();
+  write_log_line(fmt::format("{}{}warning: trace event '{}' does not exist", own,
+                             own.empty() ? "" : ": ", pattern.name),
+                 pattern.place);
 }
 
 }  // namespace strata

@@ -7,4 +7,4 @@ void strata::set_program_name(std::string_view) {}
 std::string_view strata::program_name() noexcept {
   return "fuzz";
 }
-void strata::write_log_line(std::string_view) noexcept {}
+void strata::write_log_line(std::string_view, std::string_view) noexcept {}

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "tools/common/trace.h"
 #include "tools/img/command.h"
 
 namespace strata::tools {
@@ -61,7 +62,13 @@ int run(int argc, char** argv) {
         print_version();
         return 0;
       case 'T':
-        break;  // there are no trace events by QEMU's names
+        try {
+          if (!take_trace(optarg)) return 0;
+        } catch (const Error& error) {
+          log_error("{}", error.text());
+          return 1;
+        }
+        break;
       case ':':
         return refuse(fmt::format("missing argument for option '{}'", argv[optind - 1]));
       default:

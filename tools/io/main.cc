@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tools/common/objects.h"
+#include "tools/common/trace.h"
 #include "tools/io/prompt.h"
 #include "tools/io/shell.h"
 
@@ -117,8 +118,6 @@ bool take_option(int option, const char* value, CommandLine& line) {
     case 'U':
       line.flags.force_share = true;
       return true;
-    case 'T':
-      return true;  // there are no trace events by QEMU's names
     case 'd':
       return set_discard_mode(line.flags, value) || refuse_mode("discard", value);
     case 't':
@@ -147,7 +146,14 @@ ParseResult parse(int argc, char** argv) {
   std::string name(program_name());
   for (int option; (option = ::getopt_long(argc, argv, "hVc:d:f:rsnCmki:t:T:U", kLongOptions,
                                            nullptr)) != -1;) {
-    if (option == 'V') {
+    if (option == 'T') {
+      try {
+        if (!take_trace(optarg)) result.exit = 0;
+      } catch (const Error& error) {
+        report(error);
+        result.exit = 1;
+      }
+    } else if (option == 'V') {
       print_version();
       result.exit = 0;
     } else if (option == 'h' || option == '?') {

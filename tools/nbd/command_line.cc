@@ -9,10 +9,9 @@
 #include <vector>
 
 #include "block/base/log.h"
-#include "block/base/trace.h"
 #include "block/nbd/protocol.h"
-#include "storage-daemon/program/trace_option.h"
 #include "tools/common/objects.h"
+#include "tools/common/trace.h"
 
 namespace strata::tools {
 namespace {
@@ -107,17 +106,6 @@ void take_snapshot(const std::string& value, NbdCommandLine& line) {
       (name == "id" ? line.snapshot_id : line.snapshot_name) = std::string(text.as_string());
     }
   }
-}
-
-// Takes effect at once. False where only help was wanted.
-bool take_trace(const std::string& value) {
-  TraceOption option = parse_trace_option(value);
-  if (option.help) {
-    for (const std::string& name : trace_point_names()) fmt::print("{}\n", name);
-    return false;
-  }
-  for (const std::string& warning : apply_trace_option(option)) log_warning("{}", warning);
-  return true;
 }
 
 class Parser {
