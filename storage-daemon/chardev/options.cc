@@ -10,8 +10,8 @@
 #include <optional>
 
 #include "block/base/error.h"
+#include "block/base/option_words.h"
 #include "qapi/runtime/scalars.h"
-#include "storage-daemon/program/option_words.h"
 
 namespace strata {
 namespace {

@@ -6,6 +6,7 @@
 #include "block/base/error.h"
 #include "block/base/log.h"
 #include "block/base/trace.h"
+#include "block/base/trace_option.h"
 #include "block/graph/socket_options.h"
 #include "qapi/runtime/keyval.h"
 #include "qapi/visit_block_core.h"
@@ -15,7 +16,6 @@
 #include "storage-daemon/chardev/options.h"
 #include "storage-daemon/chardev/pty.h"
 #include "storage-daemon/daemon.h"
-#include "storage-daemon/program/trace_option.h"
 
 namespace strata {
 namespace {

@@ -11,6 +11,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "block/base/error.h"
+#include "block/base/trace_option.h"
 #include "block/names/filename.h"
 #include "qapi/runtime/json_parser.h"
 #include "qapi/runtime/keyval.h"
@@ -18,7 +19,6 @@
 #include "qapi/visit_strata.h"
 #include "storage-daemon/chardev/options.h"
 #include "storage-daemon/metrics/server.h"
-#include "storage-daemon/program/trace_option.h"
 
 namespace strata {
 namespace {

@@ -2,7 +2,7 @@
 #include "tools/common/trace.h"
 
 #include "block/base/trace.h"
-#include "storage-daemon/program/trace_option.h"
+#include "block/base/trace_option.h"
 
 namespace strata::tools {
 

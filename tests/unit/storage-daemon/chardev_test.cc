@@ -3,10 +3,10 @@
 
 #include "block/base/base64.h"
 #include "block/base/error.h"
+#include "block/base/option_words.h"
 #include "storage-daemon/chardev/options.h"
 #include "storage-daemon/chardev/registry.h"
 #include "storage-daemon/chardev/ringbuf.h"
-#include "storage-daemon/program/option_words.h"
 
 namespace strata {
 namespace {

@@ -5,9 +5,9 @@
 #include "block/base/error.h"
 #include "block/base/throttle.h"
 #include "block/base/trace.h"
+#include "block/base/trace_option.h"
 #include "storage-daemon/objects/secret.h"
 #include "storage-daemon/objects/throttle_group.h"
-#include "storage-daemon/program/trace_option.h"
 
 namespace strata {
 namespace {

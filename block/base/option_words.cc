@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "storage-daemon/program/option_words.h"
+#include "block/base/option_words.h"
 
 namespace strata {
 namespace {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "storage-daemon/program/trace_option.h"
+#include "block/base/trace_option.h"
 
 #include <fstream>
 
 #include "block/base/error.h"
 #include "block/base/log.h"
+#include "block/base/option_words.h"
 #include "block/base/trace.h"
-#include "storage-daemon/program/option_words.h"
 
 namespace strata {
 namespace {
