@@ -23,6 +23,15 @@ qapi::PreallocMode preallocation_of_file(qapi::PreallocMode mode) noexcept {
   return mode == qapi::PreallocMode::metadata ? qapi::PreallocMode::off : mode;
 }
 
+// As bytes, in less than a cluster, which has a place in the file then.
+Task<Status> place_zeroes(Image& image, ByteRange range) {
+  if (range.empty()) co_return Status();
+  AlignedBuffer zeroes(range.bytes);
+  if (!zeroes) co_return Status::error(ENOMEM);
+  std::memset(zeroes.data(), 0, zeroes.size());
+  co_return co_await image.write(range.offset, IoVector::buffer(zeroes.data(), range.bytes));
+}
+
 }  // namespace
 
 Task<void> Image::resize(uint64_t size, TruncateOptions options) {
@@ -60,12 +69,14 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
 Task<void> Image::settle_size(uint64_t old_size, uint64_t size, TruncateOptions options) {
   constexpr const char* kText = "Failed to update the image size";
   bool preallocates = size > old_size && options.preallocation != qapi::PreallocMode::off;
-  if (size > old_size && options.zero_new_area) {
-    // Clusters that are preallocated read as zeroes as they are.
-    uint64_t end = preallocates ? std::min(size, geometry_.round_up(old_size)) : size;
-    check(co_await write_zero_bytes({old_size, end - old_size}), kText);
+  if (preallocates) {
+    // What the last cluster had before has to be in the one that takes its place.
+    uint64_t aligned = std::min(size, geometry_.round_up(old_size));
+    check(co_await place_zeroes(*this, {old_size, aligned - old_size}), kText);
+    check(co_await preallocate(aligned, size, options), kText);
+  } else if (size > old_size && options.zero_new_area) {
+    check(co_await write_zero_bytes({old_size, size - old_size}), kText);
   }
-  if (preallocates) check(co_await preallocate(old_size, size, options), kText);
   check(co_await write_back(), kText);
   Mutex::Lock lock = co_await writing_back_.lock();
   header_.size = size;

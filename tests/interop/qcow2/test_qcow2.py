@@ -269,6 +269,27 @@ def test_snapshots_are_shared_with_qemu(tmp_path):
     run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", one, disk)
 
 
+@pytest.mark.parametrize("below", ["100k", "70k", "300k"])
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+@pytest.mark.parametrize("options", ["cluster_size=64k", "cluster_size=64k,extended_l2=on",
+                                     "cluster_size=2M", "cluster_size=64k,compat=0.10"])
+def test_the_last_cluster_keeps_what_is_below_when_preallocation_grows(tmp_path, mode, below,
+                                                                       options):
+    """What only the backing file has is copied, as far as the disk went."""
+    base, disk = tmp_path / "base", tmp_path / "disk"
+    size = int(below[:-1]) * 1024
+    base.write_bytes(bytes([5]) * size)
+    run(TOOLS / "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, "-b", base, "-F", "raw",
+        disk, "100k")
+    run(TOOLS / "qemu-img", "resize", "-q", "-f", "qcow2", f"--preallocation={mode}", disk, "4M")
+    run("qemu-img", "check", disk)
+    wanted = tmp_path / "wanted"
+    wanted.write_bytes(bytes([5]) * min(size, 100 * 1024))
+    os.truncate(wanted, 4 * MIB)
+    for program in ("qemu-img", TOOLS / "qemu-img"):
+        run(program, "compare", "-f", "raw", "-F", "qcow2", wanted, disk)
+
+
 def test_growing_and_shrinking_keeps_the_image_sound(tmp_path):
     disk = tmp_path / "disk.qcow2"
     disk.touch()
