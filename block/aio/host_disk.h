@@ -53,11 +53,13 @@ class HostDisk final : public Disk {
   int64_t flushed(int64_t answer) noexcept;
 
  private:
+  bool try_at_once(DiskRequest& request, size_t& done) noexcept;
   bool read_cached(DiskRequest& request, size_t& done) noexcept;
 
   UniqueFd fd_;
   DiskGeometry geometry_;
   Options options_;
+  bool is_memory_;  // of the host: nothing waits for a device
   // Once the kernel could not write back its page cache it forgets what it could not write, and the
   // next fdatasync() would claim success: so the error is for good.
   std::atomic<int> write_back_error_{0};

@@ -84,10 +84,14 @@ int64_t HostRequest::transfer(iovec* space) noexcept {
   return moved >= 0 ? moved : -errno;
 }
 
-void HostRequest::work() noexcept {
+void HostRequest::transfer_all() noexcept {
   iovec space[IOV_MAX];
   while (!advance(transfer(space))) {
   }
+}
+
+void HostRequest::work() noexcept {
+  transfer_all();
   request_.resume_later();
 }
 

@@ -50,6 +50,7 @@ class HostRequest final : public ThreadPool::Work {
   // If the rest is one piece of memory: that, with `asked` set. Null otherwise.
   std::byte* next_piece() noexcept;
 
+  void transfer_all() noexcept;   // waits for the kernel
   void work() noexcept override;  // in a thread of the pool
 
   size_t asked = 0;

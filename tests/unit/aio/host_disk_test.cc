@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/aio/host_disk.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "block/aio/aio_context.h"
+#include "block/aio/host_request.h"
 #include "block/aio/iothread.h"
 #include "block/aio/run_in.h"
 #include "block/base/aligned_buffer.h"
@@ -369,6 +371,33 @@ TEST_CASE("Reads from the page cache do not suspend") {
     // The kernel may have been busy with the page now and then.
     CHECK(context.counters().turns - before < 100);
   }(*disk, context));
+}
+
+TEST_CASE("A file in memory is read and written without suspending") {
+  HostDisk disk(UniqueFd(::memfd_create("disk", MFD_CLOEXEC)), DiskGeometry(),
+                {.engine = DiskEngine::threads});
+  AioContext context("test");
+  context.run_to_completion([](HostDisk& disk) -> Task<void> {
+    auto at_once = [&disk](DiskRequest::Op op, const AlignedBuffer& buffer) {
+      DiskRequest request(disk, op, kBlock, view(buffer), false);
+      CHECK_FALSE(disk.start(request));
+      return request.result;
+    };
+    AlignedBuffer out = pattern(16 * kBlock, 1);
+    CHECK(at_once(DiskRequest::Op::write, out) == int64_t(out.size()));
+    AlignedBuffer in(out.size());
+    CHECK(at_once(DiskRequest::Op::read, in) == int64_t(in.size()));
+    CHECK(same(in, out));
+    CHECK(at_once(DiskRequest::Op::flush, in) == 0);
+
+    AlignedBuffer much = pattern(kLargestInline + kBlock, 2);
+    Status written = co_await disk.write(0, view(much));
+    CHECK(written.ok());
+    AlignedBuffer back(much.size());
+    Result<size_t> got = co_await disk.read(0, view(back));
+    CHECK(got.ok());
+    CHECK(same(back, much));
+  }(disk));
 }
 
 }  // namespace
