@@ -83,6 +83,9 @@ class Image {
     bool repairing = false;
   };
   Task<void> load(Edge& file, OpenAs as);
+  // From the place that the header tells; nothing is dirty. load() does it where the image is to be
+  // changed; for one that is changed later, before that.
+  Task<Status> load_refcounts();
   // After load(), before requests: where guest data is, and how much memory may be used.
   void use_data_file(Edge& data) noexcept;
   // After load(): the key, where guest data is encrypted.
@@ -213,9 +216,8 @@ class Image {
     enum class As { data, zeroes, unallocated } as = As::data;
   };
 
-  Task<void> load_tables();
-  // From the place that the header tells. Nothing is dirty.
-  Task<Status> load_refcounts();
+  Task<void> load_l1_table();
+  uint64_t refcount_table_bytes() const noexcept;
   // The first `count` entries. To repair: leaves out what is too much. Throws Error.
   Task<SnapshotTable> read_snapshots(uint64_t count, bool repair);
 
@@ -421,7 +423,8 @@ class Image {
   Turnstile packing_order_;
   FileTail tail_;
   // More at once than there are processors would only take memory.
-  Semaphore packers_{std::max(1u, std::thread::hardware_concurrency())};
+  static unsigned packers() noexcept;
+  Semaphore packers_{packers()};
   std::optional<int> compression_level_;
   Epochs epochs_;
 

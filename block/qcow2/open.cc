@@ -36,6 +36,14 @@ void check_read(Status status, const char* what) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
 }
 
+// How many of the first cluster's bytes the header tells of.
+uint64_t described_bytes(const Header& header) {
+  uint64_t cluster = header.geometry().cluster_size();
+  if (header.backing_file_offset == 0) return cluster;
+  uint64_t end = std::min(header.backing_file_offset, cluster) + header.backing_file_size;
+  return std::min(std::max<uint64_t>(header.header_length, end), cluster);
+}
+
 }  // namespace
 
 Task<void> Image::load(Edge& file, OpenAs as) {
@@ -45,7 +53,7 @@ Task<void> Image::load(Edge& file, OpenAs as) {
   check_read(co_await file_.read(HostOffset(0), start), "Could not read qcow2 header");
   auto header = parse_header(start);
   if (!header) refuse(header.error());
-  std::vector<std::byte> cluster(header->geometry().cluster_size());
+  std::vector<std::byte> cluster(described_bytes(*header));
   check_read(co_await file_.read(HostOffset(0), cluster), "Could not read qcow2 header");
   auto extensions = parse_extensions(cluster, *header);
   Extensions found = extensions ? *extensions : Extensions{};
@@ -62,10 +70,19 @@ Task<void> Image::load(Edge& file, OpenAs as) {
   if (header_.crypt_method == static_cast<uint32_t>(CryptMethod::luks) && !extensions_.crypto)
     throw Error("Missing CRYPTO header for crypt method {}", header_.crypt_method);
   if (data_file_raw() && !has_data_file()) throw Error("data-file-raw requires a data file");
-  co_await load_tables();
+  filter_.reset(header_.l1_size + refcount_table_bytes() / 8);
+  guard_range(0, geometry_.cluster_size());
+  guard_range(header_.l1_table_offset, uint64_t{header_.l1_size} * 8);
+  co_await load_l1_table();
+  if (as.read_write || as.repairing)
+    check_read(co_await load_refcounts(), "Could not initialize refcount handling");
 }
 
-Task<void> Image::load_tables() {
+uint64_t Image::refcount_table_bytes() const noexcept {
+  return header_.refcount_table_clusters * geometry_.cluster_size();
+}
+
+Task<void> Image::load_l1_table() {
   l1_.resize(header_.l1_size);
   uint64_t l1_bytes = uint64_t{header_.l1_size} * 8;
   for (uint64_t at = 0; at < l1_bytes;) {
@@ -75,34 +92,30 @@ Task<void> Image::load_tables() {
     l1_.fill(at / 8, bytes);
     at += bytes.size();
   }
-  check_read(co_await load_refcounts(), "Could not initialize refcount handling");
-  filter_.reset(l1_.size() + refcounts_.table().size());
   for (size_t i = 0; i < l1_.size(); ++i) {
     HostOffset at = l1_.load(L1Index(i)).offset();
     if (at.value != 0) filter_.add(geometry_.cluster_of(at));
   }
+}
+
+Task<Status> Image::load_refcounts() {
+  HostOffset at(header_.refcount_table_offset);
+  std::vector<uint64_t> table(refcount_table_bytes() / 8);
+  Status status = co_await file_.read(at, std::as_writable_bytes(std::span(table)));
+  if (!status.ok()) co_return status;
+  refcounts_.configure(geometry_, file_, std::move(table), at);
+  guard_range(at.value, refcount_table_bytes());
   for (uint64_t entry : refcounts_.table()) {
-    HostOffset at = RefcountTableEntry{entry}.offset();
-    if (at.value != 0) filter_.add(geometry_.cluster_of(at));
+    HostOffset block = RefcountTableEntry{entry}.offset();
+    if (block.value != 0) filter_.add(geometry_.cluster_of(block));
   }
-  guard_range(0, geometry_.cluster_size());
-  guard_range(header_.l1_table_offset, uint64_t{header_.l1_size} * 8);
-  guard_range(header_.refcount_table_offset,
-              header_.refcount_table_clusters * geometry_.cluster_size());
+  co_return Status();
 }
 
 // Writes there will be looked at.
 void Image::guard_range(uint64_t offset, uint64_t bytes) {
   HostCluster first = geometry_.cluster_of(HostOffset(offset));
   for (uint64_t i = 0; i < geometry_.clusters_for(bytes); ++i) filter_.add(first + i);
-}
-
-Task<Status> Image::load_refcounts() {
-  std::vector<std::byte> table(header_.refcount_table_clusters * geometry_.cluster_size());
-  Status status = co_await file_.read(HostOffset(header_.refcount_table_offset), table);
-  if (!status.ok()) co_return status;
-  refcounts_.configure(geometry_, file_, table, HostOffset(header_.refcount_table_offset));
-  co_return Status();
 }
 
 void Image::use_data_file(Edge& data) noexcept {

@@ -329,6 +329,9 @@ Task<void> Qcow2Driver::prepare_reopen(ReopenContext& context) {
   else if (writes && settles)
     status = co_await image_->settle();
   if (!status.ok()) throw Error::from_errno(status.error_number(), "Error flushing drive");
+  if (next->starts_writing) status = co_await image_->load_refcounts();
+  if (!status.ok())
+    throw Error::from_errno(status.error_number(), "Could not initialize refcount handling");
   next_ = std::move(next);
 }
 

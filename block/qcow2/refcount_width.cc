@@ -92,20 +92,10 @@ Task<Status> Image::adopt_structure(HostCluster first, uint64_t table_clusters, 
     co_return status;
   }
   geometry_ = header_.geometry();
-  std::vector<std::byte> table(table_clusters * geometry_.cluster_size());
-  status = co_await file_.read(geometry_.offset_of(first), table);
-  if (!status.ok()) {
-    unusable_ = true;
-    co_return status;
-  }
   Mutex::Lock metadata = co_await metadata_.lock();
-  refcounts_.configure(geometry_, file_, table, geometry_.offset_of(first));
-  for (uint64_t at = 0; at < table.size(); at += 8) {
-    HostOffset block = RefcountTableEntry{load_be<uint64_t>(table, at)}.offset();
-    if (block.value != 0) filter_.add(geometry_.cluster_of(block));
-  }
-  for (uint64_t i = 0; i < table_clusters; ++i) filter_.add(first + i);
-  co_return Status();
+  status = co_await load_refcounts();
+  if (!status.ok()) unusable_ = true;
+  co_return status;
 }
 
 Task<void> Image::change_refcount_width(unsigned order, AmendProgress progress) {

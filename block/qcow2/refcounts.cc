@@ -12,15 +12,15 @@
 
 namespace strata::qcow2 {
 
-void Refcounts::configure(const Geometry& geometry, ImageFile file, ConstBytes table,
+void Refcounts::configure(const Geometry& geometry, ImageFile file, std::vector<uint64_t> table,
                           HostOffset offset) {
   geometry_ = geometry;
   file_ = file;
-  table_.resize(table.size() / 8);
-  for (size_t i = 0; i < table_.size(); ++i) table_[i] = load_be<uint64_t>(table, i * 8);
+  table_ = std::move(table);
+  for (uint64_t& entry : table_) entry = load_be<uint64_t>(reinterpret_cast<std::byte*>(&entry));
   table_offset_ = table_offset_on_disk_ = offset;
   table_on_disk_ = table_.size();
-  dirty_table_pieces_.assign((table.size() + kPieceBytes - 1) / kPieceBytes, false);
+  dirty_table_pieces_.assign((table_.size() * 8 + kPieceBytes - 1) / kPieceBytes, false);
   blocks_.clear();
   hint_ = HostCluster(0);
   fresh_from_ = HostCluster(geometry.clusters_for(file.length()));

@@ -24,8 +24,9 @@ namespace strata::qcow2 {
 
 class Refcounts {
  public:
-  // `table` as on disk, at `offset`.
-  void configure(const Geometry& geometry, ImageFile file, ConstBytes table, HostOffset offset);
+  // `table`: its entries as on disk, at `offset`.
+  void configure(const Geometry& geometry, ImageFile file, std::vector<uint64_t> table,
+                 HostOffset offset);
   // So many clean blocks stay in memory.
   void keep_at_most(size_t blocks) noexcept { max_blocks_ = std::max<size_t>(blocks, 2); }
   // Of those that changed there are more than that.

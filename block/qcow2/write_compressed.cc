@@ -22,6 +22,11 @@ constexpr uint64_t kMostPacked = 1024 * 1024;  // bytes, in one piece
 
 }  // namespace
 
+unsigned Image::packers() noexcept {
+  static const unsigned processors = std::max(1u, std::thread::hardware_concurrency());
+  return processors;
+}
+
 // Some clusters on their way: what they are packed to lies in `memory`, one behind the other.
 struct Image::Packing {
   struct Cluster {

@@ -332,3 +332,15 @@ def test_a_dirty_image_is_mended_before_it_is_written_to(disks):
     qemu_io(uri, "write -P 9 2M 64k", "read -P 0xa0 0 1M")
     disks.quit()
     assert "No errors" in run("qemu-img", "check", path).stdout
+
+
+def test_an_image_opened_read_only_is_written_to_later(disks):
+    path = disks.file("hd0.img")
+    add(disks, opts(0), read_only=True)
+    reopen(disks, opts(0))
+    uri = disks.export("hd0", writable=True)
+    qemu_io(uri, "write -P 9 2M 64k", "write -z 0 64k", "read -P 9 2M 64k",
+            "read -P 0xa0 64k 960k")
+    disks.quit()
+    assert "No errors" in run("qemu-img", "check", path).stdout
+    qemu_io(path, "read -P 9 2M 64k", "read -P 0 0 64k", image_format="qcow2")
