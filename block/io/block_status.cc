@@ -15,19 +15,19 @@ void clip(BlockStatus& status, uint64_t skipped, uint64_t bytes) noexcept {
   if (status.flags.has(StatusFlag::offset_valid)) status.map_offset += skipped;
 }
 
-// What the file below knows of the same bytes may make data into zeroes.
-Task<void> refine_by_file(Node& node, BlockStatus& status) {
+// The data lies in a file below, which may know that it is zeroes.
+bool can_refine(const Node& node, const BlockStatus& status) noexcept {
   bool data_elsewhere = status.flags.has_all(StatusFlags{StatusFlag::recurse} | StatusFlag::data |
                                              StatusFlag::offset_valid);
-  if (!data_elsewhere || status.file == nullptr || status.file == &node) co_return;
-  Result<BlockStatus> below =
-      co_await block_status(*status.file, status.map_offset, status.bytes, StatusWant::mapping);
-  if (!below) co_return;  // the answer is less exact then, and still true
-  bool zero = below->flags.has(StatusFlag::zero);
-  if (below->flags.has(StatusFlag::eof) && (below->bytes == 0 || zero)) {
+  return data_elsewhere && status.file != nullptr && status.file != &node;
+}
+
+void refine(BlockStatus& status, const BlockStatus& below) noexcept {
+  bool zero = below.flags.has(StatusFlag::zero);
+  if (below.flags.has(StatusFlag::eof) && (below.bytes == 0 || zero)) {
     status.flags |= StatusFlag::zero;  // past the end of the file
-  } else if (below->bytes != 0) {
-    status.bytes = std::min(status.bytes, below->bytes);
+  } else if (below.bytes != 0) {
+    status.bytes = std::min(status.bytes, below.bytes);
     if (zero) status.flags |= StatusFlag::zero;
   }
 }
@@ -68,7 +68,11 @@ Task<Result<BlockStatus>> status_within(Node& node, uint64_t offset, uint64_t by
     }
   } else {
     judge_allocation(node, offset, want, status);
-    if (want == StatusWant::mapping) co_await refine_by_file(node, status);
+    if (want == StatusWant::mapping && can_refine(node, status)) {
+      Result<BlockStatus> below =
+          co_await block_status(*status.file, status.map_offset, status.bytes, want);
+      if (below) refine(status, *below);  // else the answer is less exact, and still true
+    }
   }
   status.flags = status.flags.without(StatusFlag::eof);
   if (offset + status.bytes == node.length()) status.flags |= StatusFlag::eof;

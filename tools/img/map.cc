@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <fmt/compile.h>
+
+#include <cstdio>
 #include <map>
 
 #include "qapi/types_block_info.h"
@@ -56,12 +59,13 @@ class Printer {
 
   static void add_json(const qapi::MapEntry& entry, bool is_last) {
     fmt::print(
-        "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, "
-        "\"data\": {}, \"compressed\": {}",
+        FMT_COMPILE(
+            "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, "
+            "\"data\": {}, \"compressed\": {}"),
         entry.start, entry.length, entry.depth, word(entry.present), word(entry.zero),
         word(entry.data), word(entry.compressed));
-    if (entry.offset) fmt::print(", \"offset\": {}", *entry.offset);
-    fmt::print("}}{}", is_last ? "" : ",\n");
+    if (entry.offset) fmt::print(FMT_COMPILE(", \"offset\": {}"), *entry.offset);
+    std::fputs(is_last ? "}" : "},\n", stdout);
   }
 
   OutputFormat output_;
