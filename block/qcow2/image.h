@@ -438,7 +438,6 @@ class Image {
   std::mutex freed_mutex_;                      // for a moment, beside the metadata lock
   std::vector<Freed> freed_;
   std::atomic<uint64_t> freed_clusters_{0};
-  uint64_t preallocated_end_ = 0;          // bytes of the file
   bool flags_in_doubt_ = false;            // whether entries' copied flags say what refcounts say
   bool dirty_before_ = false;              // the dirty bit, before they came into doubt
   bool header_in_doubt_ = false;           // writing_back: the disk may have another than memory

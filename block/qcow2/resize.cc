@@ -201,10 +201,7 @@ Task<Status> Image::preallocate(uint64_t from, uint64_t to, TruncateOptions opti
     }
     at = at + static_cast<uint64_t>(last - entries.begin());
   }
-  Status status = co_await write_back();
-  if (status.ok() && preallocated_end_ > file_.length())
-    co_await io::truncate(file_.edge(), preallocated_end_, {.exact = false});
-  co_return status;
+  co_return co_await write_back();
 }
 
 Task<Status> Image::allocate_and_link(const Plan& plan, qapi::PreallocMode in_file) {
@@ -222,15 +219,14 @@ Task<Status> Image::allocate_and_link(const Plan& plan, qapi::PreallocMode in_fi
   Allocation allocation(*this, *place, plan.clusters);
   HostOffset host = geometry_.offset_of(*place);
   uint64_t end = host.value + plan.range.bytes;
-  // At once, before metadata behind them makes these clusters a hole in the file.
-  if (in_file != qapi::PreallocMode::off && end > file_.length())
+  // At once, before metadata behind them makes these clusters a hole in the file, or an entry says
+  // that they are there.
+  if (end > file_.length())
     co_await io::truncate(file_.edge(), end, {.exact = false, .preallocation = in_file});
   if (!fresh || !file_.edge().node().driver().has_zero_init()) {
-    if (end > file_.length()) co_await io::truncate(file_.edge(), end, {.exact = false});
     Status status = co_await file_.write_zeroes(host, plan.range.bytes);
     if (!status.ok()) co_return status;
   }
-  preallocated_end_ = std::max(preallocated_end_, end);
   co_return co_await link(plan, host, &allocation);
 }
 

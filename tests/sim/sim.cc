@@ -106,6 +106,7 @@ class World : public Rig {
   }
 
   void make_base();
+  qapi::PreallocMode some_preallocation();
   void make_image();
   void open(bool writable = true);
   void close();
@@ -154,6 +155,12 @@ void World::make_base() {
   host_.disk("base").restore(std::move(bytes));
 }
 
+qapi::PreallocMode World::some_preallocation() {
+  constexpr qapi::PreallocMode kModes[] = {qapi::PreallocMode::metadata, qapi::PreallocMode::falloc,
+                                           qapi::PreallocMode::full};
+  return kModes[random_() % std::size(kModes)];
+}
+
 void World::make_image() {
   qapi::BlockdevCreateOptionsQcow2 options;
   options.file = file_named("disk");
@@ -169,9 +176,7 @@ void World::make_image() {
     options.backing_file = "base";
     options.backing_fmt = qapi::BlockdevDriver::raw;
   } else if (random_() % 5 == 0) {
-    const qapi::PreallocMode kModes[] = {qapi::PreallocMode::metadata, qapi::PreallocMode::falloc,
-                                         qapi::PreallocMode::full};
-    options.preallocation = kModes[random_() % 3];
+    options.preallocation = some_preallocation();
   }
   wait(qcow2::create(loop_, layer_, options));
   guard_header(uint64_t{1} << plan_.cluster_bits);
@@ -414,11 +419,13 @@ void World::snapshot_round() {
 void World::resize_round() {
   if (plan_.version_2 && !saved_.empty()) return;  // there a snapshot is of the disk's size
   uint64_t now = 8 + random_() % (2 * plan_.sectors);
-  note(fmt::format("resize {} to {}", sectors(), now));
+  TruncateOptions options;
+  if (now > sectors() && random_() % 2 == 0) options.preallocation = some_preallocation();
+  note(fmt::format("resize {} to {} {}", sectors(), now, qapi::to_string(options.preallocation)));
   Oracle after = oracle_;
   after.resize(now);
-  bool done =
-      try_to({Pending::Kind::resize, "", after}, [&] { wait(user_.truncate(now * kSector)); });
+  bool done = try_to({Pending::Kind::resize, "", after},
+                     [&] { wait(user_.truncate(now * kSector, options)); });
   if (done) oracle_ = std::move(after);
 }
 
