@@ -23,6 +23,15 @@ qapi::PreallocMode preallocation_of_file(qapi::PreallocMode mode) noexcept {
   return mode == qapi::PreallocMode::metadata ? qapi::PreallocMode::off : mode;
 }
 
+// Clusters of a data file lie where the disk has them, so new ones can have been others before.
+Task<Status> forget_stale(Edge& data, uint64_t from, uint64_t to, qapi::PreallocMode in_file) {
+  uint64_t end = std::min(to, data.node().length());
+  if (from >= end) co_return Status();
+  WriteFlags flags;
+  if (in_file == qapi::PreallocMode::off) flags |= WriteFlag::may_unmap;
+  co_return co_await io::pwrite_zeroes(data, from, end - from, flags);
+}
+
 // As bytes, in less than a cluster, which has a place in the file then.
 Task<Status> place_zeroes(Image& image, ByteRange range) {
   if (range.empty()) co_return Status();
@@ -49,10 +58,14 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
     if (geometry_.l1_entries_for(size) > l1_.size())
       check(co_await grow_l1(geometry_.l1_entries_for(size)), "Failed to grow the L1 table");
   }
-  if (has_data_file() && (size > old_size || data_file_raw()))
-    co_await io::truncate(*data_, size,
-                          {.exact = size > old_size ? false : options.exact,
-                           .preallocation = preallocation_of_file(options.preallocation)});
+  if (has_data_file() && (size > old_size || data_file_raw())) {
+    qapi::PreallocMode in_file = preallocation_of_file(options.preallocation);
+    if (options.preallocation != qapi::PreallocMode::off)
+      check(co_await forget_stale(*data_, old_size, size, in_file),
+            "Failed to clear the data file");
+    co_await io::truncate(
+        *data_, size, {.exact = size > old_size ? false : options.exact, .preallocation = in_file});
+  }
   size_.store(size, std::memory_order_release);
   std::optional<Error> failure;
   try {

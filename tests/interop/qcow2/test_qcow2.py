@@ -290,6 +290,20 @@ def test_the_last_cluster_keeps_what_is_below_when_preallocation_grows(tmp_path,
         run(program, "compare", "-f", "raw", "-F", "qcow2", wanted, disk)
 
 
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+def test_what_a_data_file_had_is_gone_when_the_disk_grows_again(tmp_path, mode):
+    disk, data = tmp_path / "disk", tmp_path / "data"
+    run(TOOLS / "qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}", disk, "2M")
+    run(TOOLS / "qemu-io", "-f", "qcow2", "-c", "write -q -P 5 0 2M", disk)
+    run(TOOLS / "qemu-img", "resize", "-q", "-f", "qcow2", "--shrink", disk, "1000k")
+    run(TOOLS / "qemu-img", "resize", "-q", "-f", "qcow2", f"--preallocation={mode}", disk, "3M")
+    wanted = tmp_path / "wanted"
+    wanted.write_bytes(bytes([5]) * 1000 * 1024)
+    os.truncate(wanted, 3 * MIB)
+    for program in ("qemu-img", TOOLS / "qemu-img"):
+        run(program, "compare", "-f", "raw", "-F", "qcow2", wanted, disk)
+
+
 def test_growing_and_shrinking_keeps_the_image_sound(tmp_path):
     disk = tmp_path / "disk.qcow2"
     disk.touch()
