@@ -12,6 +12,7 @@
 #include <functional>
 #include <string>
 
+#include "block/qcow2/amend.h"
 #include "block/qcow2/create.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/rig.h"
@@ -31,6 +32,7 @@ struct Plan {
   bool small_cache = false;
   bool snapshots = false;
   bool resizes = false;
+  bool amends = false;
   bool data_file = false;
   bool lazy = false;
   uint64_t sectors = 4096;
@@ -59,6 +61,7 @@ struct Plan {
     base_sectors = chance(50) ? sectors : sectors / 2 + random() % sectors;
     queues = 1 + static_cast<unsigned>(random() % 6);
     operations = 20 + static_cast<unsigned>(random() % 120);
+    amends = chance(20);
     const Trouble kTroubles[] = {Trouble::none, Trouble::faults, Trouble::power, Trouble::power};
     trouble = kTroubles[random() % 4];
   }
@@ -66,13 +69,13 @@ struct Plan {
   std::string describe() const {
     const char* what[] = {"none", "faults", "power"};
     return fmt::format(
-        "cluster 2^{} refcount {} {}{}{}{}{}{}{}{}{}sectors {} base {} queues {} operations {} "
+        "cluster 2^{} refcount {} {}{}{}{}{}{}{}{}{}{}sectors {} base {} queues {} operations {} "
         "trouble {}",
         cluster_bits, refcount_bits, extended ? "extended " : "", version_2 ? "v2 " : "",
         zstd ? "zstd " : "", backing ? "backing " : "", small_cache ? "small-cache " : "",
-        snapshots ? "snapshots " : "", resizes ? "resizes " : "", data_file ? "data-file " : "",
-        lazy ? "lazy " : "", sectors, base_sectors, queues, operations,
-        what[static_cast<int>(trouble)]);
+        snapshots ? "snapshots " : "", resizes ? "resizes " : "", amends ? "amends " : "",
+        data_file ? "data-file " : "", lazy ? "lazy " : "", sectors, base_sectors, queues,
+        operations, what[static_cast<int>(trouble)]);
   }
 };
 
@@ -94,7 +97,7 @@ class World : public Rig {
   // A change by the control plane that is under way, or has failed: both what was and what is to be
   // may be found.
   struct Pending {
-    enum class Kind { nothing, create, apply, remove, resize } kind = Kind::nothing;
+    enum class Kind { nothing, create, apply, remove, resize, amend } kind = Kind::nothing;
     std::string name;
     std::optional<Oracle> after;
   };
@@ -121,6 +124,8 @@ class World : public Rig {
   void control_round();
   void snapshot_round();
   void resize_round();
+  void amend_round();
+  void empty_round();
   template <class Action>
   bool try_to(Pending pending, Action action);
   void settle_pending(const char* when);
@@ -133,6 +138,7 @@ class World : public Rig {
   Plan plan_;
   Oracle oracle_;
   std::optional<Oracle> oracle_at_cut_;
+  std::vector<Mark> base_;
   std::vector<Saved> saved_;
   std::vector<Saved> saved_at_cut_;
   Pending pending_;
@@ -149,6 +155,7 @@ void World::make_base() {
   for (uint64_t i = 0; i < plan_.base_sectors; ++i) {
     Mark mark = random_() % 3 == 0 ? 0 : next_mark_;
     fill_sector(bytes.data() + i * kSector, mark, i);
+    base_.push_back(mark);
     if (i < plan_.sectors) oracle_.set(i, mark);
   }
   ++next_mark_;
@@ -429,13 +436,51 @@ void World::resize_round() {
   if (done) oracle_ = std::move(after);
 }
 
+// Another width of refcounts, another version, or lazy refcounts on and off.
+void World::amend_round() {
+  qcow2::Image* image = qcow2::image_of(user_.node());
+  qcow2::Amendment wanted;
+  unsigned what = static_cast<unsigned>(random_() % 3);
+  if (what == 0) wanted.version = plan_.version_2 ? 3 : 2;
+  if (what == 1) wanted.lazy_refcounts = random_() % 2 == 0;
+  if (what == 2) wanted.refcount_bits = 1 << (plan_.snapshots ? 2 + random_() % 5 : random_() % 7);
+  note(fmt::format("amend {}", what));
+  pending_ = {Pending::Kind::amend, "", {}};
+  std::string why;
+  try {
+    wait(qcow2::amend(*image, wanted, [](uint64_t, uint64_t) {}));
+    wait(qcow2::finish_amend(*image, wanted, [](uint64_t, uint64_t) {}));
+    pending_ = {};
+  } catch (const Error& error) {
+    note("failed: " + error.text());  // many images cannot be amended so
+    if (plan_.trouble != Trouble::faults) pending_ = {};
+  }
+}
+
+// As after a commit: what is below shows again.
+void World::empty_round() {
+  note("empty");
+  Oracle after = oracle_;
+  for (uint64_t i = 0; i < sectors(); ++i) {
+    Mark mark = plan_.backing && i < base_.size() ? base_[i] : 0;
+    after.issue(i, 1, mark);
+    after.end(i, 1, mark, true);
+  }
+  bool done = try_to({Pending::Kind::apply, "", after}, [&] {
+    Status status = wait(qcow2::image_of(user_.node())->make_empty());
+    if (!status.ok()) throw Error::from_errno(status.error_number(), "Could not empty the image");
+  });
+  if (done) oracle_ = std::move(after);
+}
+
 // What is not a request: nobody else is there meanwhile.
 void World::control_round() {
-  bool snapshot = plan_.snapshots && (!plan_.resizes || random_() % 2 == 0);
-  if (snapshot)
-    snapshot_round();
-  else
-    resize_round();
+  std::vector<void (World::*)()> rounds;
+  if (plan_.snapshots) rounds.push_back(&World::snapshot_round);
+  if (plan_.resizes) rounds.push_back(&World::resize_round);
+  if (plan_.amends) rounds.insert(rounds.end(), {&World::amend_round, &World::empty_round});
+  (this->*rounds[random_() % rounds.size()])();
+  plan_.version_2 = qcow2::image_of(user_.node())->header().version < 3;
   if (disk().was_cut) return;
   if (pending_.kind != Pending::Kind::nothing) return settle_pending("after a failure");
   if (plan_.trouble != Trouble::none) return;
@@ -469,6 +514,7 @@ void World::after_power_cut() {
   plan_.trouble = Trouble::none;
   event_.clear();
   open();
+  plan_.version_2 = qcow2::image_of(user_.node())->header().version < 3;
   settle_pending("after the power cut");
   check(true, "after the power cut");
   verify_all(true, "after the power cut");
@@ -489,7 +535,7 @@ void World::run() {
   check(false, "new");
   verify_all(false, "new");
   arm();
-  int rounds = plan_.snapshots || plan_.resizes ? 4 : 1;
+  int rounds = plan_.snapshots || plan_.resizes || plan_.amends ? 4 : 1;
   for (int round = 0; round < rounds && !disk().was_cut; ++round) {
     wait(all_queues(plan_.operations / static_cast<unsigned>(rounds)));
     if (rounds > 1 && !disk().was_cut) control_round();
