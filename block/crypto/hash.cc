@@ -15,6 +15,7 @@
 #include <cerrno>
 
 #include "block/base/error.h"
+#include "block/crypto/sha256_chains.h"
 
 namespace strata::crypto {
 namespace {
@@ -110,30 +111,112 @@ CpuBudget::Duration thread_cpu_time() noexcept {
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
-bool derive_block(Hmac& hmac, ConstBytes salt, uint32_t index, uint64_t iterations, Bytes block,
-                  CpuBudget& budget) noexcept {
-  std::array<std::byte, kMaxDigest> memory{};
-  Bytes digest = Bytes(memory).first(block.size());
+// Spends what has gone by since it was asked last.
+class Clock {
+ public:
+  explicit Clock(CpuBudget& budget) noexcept : budget_(budget), since_(thread_cpu_time()) {}
+  bool is_time_left() noexcept {
+    CpuBudget::Duration now = thread_cpu_time();
+    budget_.spend(now - since_);
+    since_ = now;
+    return !budget_.exhausted();
+  }
+
+ private:
+  CpuBudget& budget_;
+  CpuBudget::Duration since_;
+};
+
+// The first iteration.
+void start_block(Hmac& hmac, ConstBytes salt, uint32_t index, Bytes digest) noexcept {
   std::array<std::byte, 4> number;
-  for (unsigned i = 0; i < 4; ++i) number[i] = std::byte(index >> (24 - 8 * i));
+  store_be<uint32_t>(number, 0, index);
   hmac.start();
   hmac.update(salt);
   hmac.update(number);
   hmac.finish(digest);
+}
+
+bool derive_block(Hmac& hmac, ConstBytes salt, uint32_t index, uint64_t iterations, Bytes block,
+                  CpuBudget& budget) noexcept {
+  std::array<std::byte, kMaxDigest> memory{};
+  Bytes digest = Bytes(memory).first(block.size());
+  start_block(hmac, salt, index, digest);
   std::copy(digest.begin(), digest.end(), block.begin());
-  CpuBudget::Duration since = thread_cpu_time();
+  Clock clock(budget);
   for (uint64_t i = 1; i < iterations; ++i) {
     hmac.start();
     hmac.update(digest);
     hmac.finish(digest);
     for (size_t at = 0; at < block.size(); ++at) block[at] ^= digest[at];
-    if (i % kIterationsBetweenLooks != 0) continue;
-    CpuBudget::Duration now = thread_cpu_time();
-    budget.spend(now - since);
-    since = now;
-    if (budget.exhausted()) return false;
+    if (i % kIterationsBetweenLooks == 0 && !clock.is_time_left()) return false;
+  }
+  (void)clock.is_time_left();
+  ::explicit_bzero(memory.data(), memory.size());
+  return true;
+}
+
+// By the library.
+bool derive_plainly(const nettle_hash& kind, ConstBytes password, ConstBytes salt,
+                    uint64_t iterations, Bytes out, CpuBudget& budget) noexcept {
+  Hmac hmac(kind, password);
+  std::array<std::byte, kMaxDigest> memory;
+  Bytes block = Bytes(memory).first(kind.digest_size);
+  for (uint32_t index = 1; !out.empty(); ++index) {
+    if (!derive_block(hmac, salt, index, iterations, block, budget)) return false;
+    size_t bytes = std::min(out.size(), block.size());
+    std::copy_n(block.begin(), bytes, out.begin());
+    out = out.subspan(bytes);
   }
   ::explicit_bzero(memory.data(), memory.size());
+  return true;
+}
+
+bool run_chains(const HmacSha256Key& key, std::span<Sha256Chain> chains, uint64_t iterations,
+                CpuBudget& budget) noexcept {
+  Clock clock(budget);
+  for (uint64_t left = std::max<uint64_t>(iterations, 1) - 1; left > 0;) {
+    uint64_t some = std::min(left, kIterationsBetweenLooks);
+    advance(key, chains, some);
+    left -= some;
+    if (!clock.is_time_left() && left > 0) return false;
+  }
+  return true;
+}
+
+// SHA-256 by the processor's instructions, two blocks at a time.
+bool derive_in_chains(ConstBytes password, ConstBytes salt, uint64_t iterations, Bytes out,
+                      CpuBudget& budget) noexcept {
+  std::array<std::byte, sizeof(Sha256Words)> digest;
+  if (password.size() > nettle_sha256.block_size) {
+    hash(Algo::sha256, {password}, digest);
+    password = digest;
+  }
+  Hmac hmac(nettle_sha256, password);
+  HmacSha256Key key(password);
+  std::array<Sha256Chain, 2> chains;
+  for (uint32_t index = 1; !out.empty(); index += 2) {
+    size_t blocks = out.size() > digest.size() ? 2 : 1;
+    for (size_t i = 0; i < blocks; ++i) {
+      std::array<std::byte, sizeof(Sha256Words)> first;
+      start_block(hmac, salt, index + static_cast<uint32_t>(i), first);
+      for (size_t word = 0; word < 8; ++word)
+        chains[i].digest[word] = load_be<uint32_t>(first, word * 4);
+      chains[i].sum = chains[i].digest;
+    }
+    if (!run_chains(key, std::span(chains).first(blocks), iterations, budget)) return false;
+    for (size_t i = 0; i < blocks && !out.empty(); ++i) {
+      std::array<std::byte, sizeof(Sha256Words)> block;
+      for (size_t word = 0; word < 8; ++word)
+        store_be<uint32_t>(block, word * 4, chains[i].sum[word]);
+      size_t bytes = std::min(out.size(), block.size());
+      std::copy_n(block.begin(), bytes, out.begin());
+      out = out.subspan(bytes);
+      ::explicit_bzero(block.data(), block.size());
+    }
+  }
+  ::explicit_bzero(&chains, sizeof chains);
+  ::explicit_bzero(digest.data(), digest.size());
   return true;
 }
 
@@ -151,18 +234,9 @@ void hash(Algo algorithm, std::initializer_list<ConstBytes> parts, Bytes out) no
 
 bool derive_key(Algo algorithm, ConstBytes password, ConstBytes salt, uint64_t iterations,
                 Bytes out, CpuBudget& budget) noexcept {
-  const nettle_hash& kind = library_hash(algorithm);
-  Hmac hmac(kind, password);
-  std::array<std::byte, kMaxDigest> memory;
-  Bytes block = Bytes(memory).first(kind.digest_size);
-  for (uint32_t index = 1; !out.empty(); ++index) {
-    if (!derive_block(hmac, salt, index, iterations, block, budget)) return false;
-    size_t bytes = std::min(out.size(), block.size());
-    std::copy_n(block.begin(), bytes, out.begin());
-    out = out.subspan(bytes);
-  }
-  ::explicit_bzero(memory.data(), memory.size());
-  return true;
+  if (algorithm == Algo::sha256 && can_chain_sha256())
+    return derive_in_chains(password, salt, iterations, out, budget);
+  return derive_plainly(library_hash(algorithm), password, salt, iterations, out, budget);
 }
 
 uint64_t iterations_per_second(Algo algorithm, size_t key_bytes) noexcept {
@@ -172,7 +246,8 @@ uint64_t iterations_per_second(Algo algorithm, size_t key_bytes) noexcept {
   for (uint64_t iterations = 1 << 12;; iterations *= 2) {
     CpuBudget unlimited{std::chrono::hours(1)};
     CpuBudget::Duration start = thread_cpu_time();
-    (void)derive_key(algorithm, kAnything, kAnything, iterations, key.span(), unlimited);
+    (void)derive_plainly(library_hash(algorithm), kAnything, kAnything, iterations, key.span(),
+                         unlimited);
     CpuBudget::Duration taken = thread_cpu_time() - start;
     if (taken < kLongEnough) continue;
     return iterations * 1'000'000'000 / static_cast<uint64_t>(taken.count());

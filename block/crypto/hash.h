@@ -35,7 +35,8 @@ class CpuBudget {
 bool derive_key(qapi::QCryptoHashAlgo algorithm, ConstBytes password, ConstBytes salt,
                 uint64_t iterations, Bytes out, CpuBudget& budget) noexcept;
 
-// How many iterations for so long a key this machine does in a second of CPU time.
+// How many iterations for so long a key a library does on this machine in a second of CPU time:
+// derive_key() may be faster, but who else opens the volume is not.
 uint64_t iterations_per_second(qapi::QCryptoHashAlgo algorithm, size_t key_bytes) noexcept;
 
 // Throws Error where the system has none.

@@ -32,7 +32,7 @@ class LuksDriver final : public Driver, public crypto::EncryptionOwner {
     // A key that is not there is complained about first.
     std::optional<crypto::SecretBytes> password;
     if (needs_key) password = crypto::find_password(context.layer, options_.key_secret, "");
-    volume_ = co_await LuksVolume::open(place, detached);
+    volume_ = co_await LuksVolume::open(place, detached, options_.unlock_time);
     if (password) co_await volume_->unlock(std::move(*password));
   }
 

@@ -9,9 +9,8 @@
 namespace strata::crypto {
 
 inline constexpr int64_t kDefaultIterTime = 2000;  // milliseconds
-// What is spent on trying one slot at most, whatever the image asks for: five times what a slot
-// costs that was made on this machine with the default time.
-inline constexpr auto kSlotBudget = std::chrono::seconds(10);
+// What is spent on trying all slots at most, whatever the image asks for.
+inline constexpr std::chrono::seconds kDefaultUnlockTime(10);
 
 enum class SlotAnswer { wrong, opened, out_of_budget };
 

@@ -90,8 +90,9 @@ Task<void> LuksVolume::write_new(LuksPlace place, const NewLuks& volume) {
   check(co_await io::flush(place.child->node()), kFailed);
 }
 
-Task<std::unique_ptr<LuksVolume>> LuksVolume::open(LuksPlace place, bool detached) {
-  std::unique_ptr<LuksVolume> volume(new LuksVolume(place, detached));
+Task<std::unique_ptr<LuksVolume>> LuksVolume::open(LuksPlace place, bool detached,
+                                                   std::optional<uint32_t> unlock_time) {
+  std::unique_ptr<LuksVolume> volume(new LuksVolume(place, detached, unlock_time));
   std::vector<std::byte> bytes(kLuksHeaderBytes);
   check(co_await read_at(place, 0, bytes), "Unable to read LUKS header");
   auto header = parse_luks_header(bytes, detached);
@@ -107,32 +108,58 @@ Task<std::unique_ptr<LuksVolume>> LuksVolume::open(LuksPlace place, bool detache
   co_return volume;
 }
 
-// The password in one slot, in a thread.
-Task<SlotAnswer> LuksVolume::try_password(size_t index, ConstBytes password, Bytes key) const {
+CpuBudget LuksVolume::budget() const noexcept {
+  std::chrono::seconds seconds = kDefaultUnlockTime;
+  if (unlock_time_) seconds = std::chrono::seconds(*unlock_time_);
+  return CpuBudget(seconds.count() != 0 ? seconds : std::chrono::hours(24 * 365));
+}
+
+// Those in use, the cheapest first: what one slot asks for takes no time from those that ask less.
+std::vector<size_t> LuksVolume::slots_by_cost() const {
+  std::vector<size_t> slots;
+  for (size_t i = 0; i < kLuksSlots; ++i) {
+    if (header_.slots[i].active) slots.push_back(i);
+  }
+  std::stable_sort(slots.begin(), slots.end(), [this](size_t a, size_t b) {
+    return header_.slots[a].iterations < header_.slots[b].iterations;
+  });
+  return slots;
+}
+
+// In a thread. Throws Error where the time is over before it is known.
+Task<bool> LuksVolume::is_opened_by(size_t index, ConstBytes password, Bytes key,
+                                    CpuBudget& budget) const {
   std::vector<std::byte> material(header_.material_bytes());
   const LuksSlot& slot = header_.slots[index];
   check(co_await read_at(place_, slot.key_offset(), material), "Failed to read key material");
-  CpuBudget budget(kSlotBudget);
-  co_return co_await pool().run(
+  SlotAnswer answer = co_await pool().run(
       [&] { return try_slot(header_, parameters_, slot, material, password, key, budget); });
+  if (answer == SlotAnswer::out_of_budget) refuse_slow(index);
+  co_return answer == SlotAnswer::opened;
 }
 
+// `index`, and so every slot that costs as much or more.
 void LuksVolume::refuse_slow(size_t index) const {
-  throw Error("Keyslot {} takes more than {} seconds to be tried: its iteration count is {}", index,
-              std::chrono::seconds(kSlotBudget).count(), header_.slots[index].iterations);
+  std::string slots;
+  for (size_t i = 0; i < kLuksSlots; ++i) {
+    const LuksSlot& slot = header_.slots[i];
+    if (!slot.active || slot.iterations < header_.slots[index].iterations) continue;
+    if (slot.iterations == header_.slots[index].iterations && i < index) continue;
+    slots += fmt::format("{}{} ({} iterations)", slots.empty() ? "" : ", ", i, slot.iterations);
+  }
+  throw Error(
+      "Keyslots not tried, as it takes more than {} seconds: {}; the master key digest has {} "
+      "iterations. The option 'unlock-time' allows more time",
+      unlock_time_.value_or(kDefaultUnlockTime.count()), slots, header_.digest_iterations);
 }
 
-// A slot that would take too long is passed over: the password may be that of another.
 Task<LuksVolume::Opened> LuksVolume::find_key(SecretBytes password) const {
   SecretBytes key(header_.key_bytes);
-  std::optional<size_t> passed_over;
-  for (size_t i = 0; i < kLuksSlots; ++i) {
-    if (!header_.slots[i].active) continue;
-    SlotAnswer answer = co_await try_password(i, password.span(), key.span());
-    if (answer == SlotAnswer::opened) co_return Opened{i, std::move(key)};
-    if (answer == SlotAnswer::out_of_budget && !passed_over) passed_over = i;
+  CpuBudget time = budget();
+  for (size_t slot : slots_by_cost()) {
+    if (co_await is_opened_by(slot, password.span(), key.span(), time))
+      co_return Opened{slot, std::move(key)};
   }
-  if (passed_over) refuse_slow(*passed_over);
   throw Error("Invalid password, cannot unlock any keyslot");
 }
 
@@ -181,7 +208,7 @@ Task<void> LuksVolume::amend(const BlockLayer& layer,
                              const std::optional<std::string>& secret, std::string_view prefix,
                              bool force) {
   // Somebody else may have changed it.
-  std::unique_ptr<LuksVolume> now = co_await open(place_, detached_);
+  std::unique_ptr<LuksVolume> now = co_await open(place_, detached_, unlock_time_);
   header_ = now->header_;
   if (options.state == qapi::QCryptoBlockLUKSKeyslotState::active)
     co_await activate(layer, options, secret, prefix, force);
@@ -249,7 +276,8 @@ Task<void> LuksVolume::deactivate(const BlockLayer& layer,
   bool active = header_.slots[index].active;
   if (old) {
     SecretBytes key(header_.key_bytes);
-    if (!active || co_await try_password(index, old->span(), key.span()) != SlotAnswer::opened)
+    CpuBudget time = budget();
+    if (!active || !co_await is_opened_by(index, old->span(), key.span(), time))
       throw Error("Given keyslot {} doesn't contain the given old password for erase operation",
                   index);
   }
@@ -265,11 +293,9 @@ Task<void> LuksVolume::deactivate(const BlockLayer& layer,
 Task<void> LuksVolume::erase_matching(ConstBytes password, bool force) {
   std::vector<size_t> matching;
   SecretBytes key(header_.key_bytes);
-  for (size_t i = 0; i < kLuksSlots; ++i) {
-    if (!header_.slots[i].active) continue;
-    SlotAnswer answer = co_await try_password(i, password, key.span());
-    if (answer == SlotAnswer::out_of_budget) refuse_slow(i);  // it might be one of them
-    if (answer == SlotAnswer::opened) matching.push_back(i);
+  CpuBudget time = budget();
+  for (size_t slot : slots_by_cost()) {
+    if (co_await is_opened_by(slot, password, key.span(), time)) matching.push_back(slot);
   }
   if (matching.empty()) throw Error("No keyslots match given (old) password for erase operation");
   if (!force && matching.size() == active_slots())

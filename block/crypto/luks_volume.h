@@ -52,7 +52,9 @@ class LuksVolume {
                             SecretBytes password, bool detached);
   static Task<void> write_new(LuksPlace place, const NewLuks& volume);
 
-  static Task<std::unique_ptr<LuksVolume>> open(LuksPlace place, bool detached);
+  // `unlock_time`: seconds of a processor that a search through the slots may take; 0: any time.
+  static Task<std::unique_ptr<LuksVolume>> open(LuksPlace place, bool detached,
+                                                std::optional<uint32_t> unlock_time);
   // Finds the slot that the password opens. Takes long, in another thread.
   Task<void> unlock(SecretBytes password);
   // `secret`: what opens the volume where the options do not say.
@@ -66,14 +68,17 @@ class LuksVolume {
   qapi::QCryptoBlockInfoLUKS info() const;
 
  private:
-  LuksVolume(LuksPlace place, bool detached) : place_(place), detached_(detached) {}
+  LuksVolume(LuksPlace place, bool detached, std::optional<uint32_t> unlock_time)
+      : place_(place), detached_(detached), unlock_time_(unlock_time) {}
 
   struct Opened {
     std::optional<size_t> slot;
     SecretBytes key;
   };
   Task<Opened> find_key(SecretBytes password) const;
-  Task<SlotAnswer> try_password(size_t slot, ConstBytes password, Bytes key) const;
+  CpuBudget budget() const noexcept;
+  std::vector<size_t> slots_by_cost() const;
+  Task<bool> is_opened_by(size_t slot, ConstBytes password, Bytes key, CpuBudget& budget) const;
   [[noreturn]] void refuse_slow(size_t slot) const;
   Task<void> activate(const BlockLayer& layer, const qapi::QCryptoBlockAmendOptionsLUKS& options,
                       const std::optional<std::string>& secret, std::string_view prefix,
@@ -87,6 +92,7 @@ class LuksVolume {
 
   LuksPlace place_;
   bool detached_;
+  std::optional<uint32_t> unlock_time_;
   LuksHeader header_;
   LuksParameters parameters_;
   std::unique_ptr<const SectorCipher> cipher_;

@@ -44,9 +44,16 @@ void check_format(Encryption::Method method,
 
 std::optional<std::string> secret_of(const std::optional<qapi::BlockdevQcow2Encryption>& options) {
   if (!options) return std::nullopt;
-  if (const auto* luks = options->get_if<qapi::QCryptoBlockOptionsLUKS>()) return luks->key_secret;
+  if (const auto* luks = options->get_if<qapi::BlockdevQcow2EncryptionLUKS>())
+    return luks->key_secret;
   if (const auto* aes = options->get_if<qapi::QCryptoBlockOptionsQCow>()) return aes->key_secret;
   return std::nullopt;
+}
+
+std::optional<uint32_t> unlock_time_of(
+    const std::optional<qapi::BlockdevQcow2Encryption>& options) {
+  const auto* luks = options ? options->get_if<qapi::BlockdevQcow2EncryptionLUKS>() : nullptr;
+  return luks != nullptr ? luks->unlock_time : std::nullopt;
 }
 
 // The password itself is the key, as far as it goes.
@@ -73,7 +80,8 @@ Task<Encryption> Encryption::open(const Node& node, Edge& file, const Header& he
     if (place.length > kMaxLength || place.offset.value > kMaxLength - place.length)
       throw Error("Encryption header offset '{}' and size '{}' are out of range",
                   place.offset.value, place.length);
-    co_return co_await open_luks(node, {&file, place.offset.value, place.length}, secret);
+    co_return co_await open_luks(node, {&file, place.offset.value, place.length}, secret,
+                                 unlock_time_of(options));
   }
   if (method == Method::none) co_return Encryption();
   if (!node.options().metadata_only) co_return make_aes(node.layer(), secret);
@@ -93,14 +101,15 @@ Encryption Encryption::make_aes(const BlockLayer& layer,
 }
 
 Task<Encryption> Encryption::open_luks(const Node& node, crypto::LuksPlace place,
-                                       const std::optional<std::string>& key_secret) {
+                                       const std::optional<std::string>& key_secret,
+                                       std::optional<uint32_t> unlock_time) {
   Encryption encryption;
   encryption.method_ = Method::luks;
   encryption.key_secret_ = key_secret;
   std::optional<crypto::SecretBytes> password;
   if (!node.options().metadata_only)
     password = crypto::find_password(node.layer(), key_secret, kPrefix);
-  encryption.luks_ = co_await crypto::LuksVolume::open(place, false);
+  encryption.luks_ = co_await crypto::LuksVolume::open(place, false, unlock_time);
   if (password) co_await encryption.luks_->unlock(std::move(*password));
   co_return encryption;
 }
@@ -139,8 +148,8 @@ Task<void> Image::create_encryption(const qapi::QCryptoBlockCreateOptions& optio
     HostOffset at = geometry_.offset_of(*place);
     check(co_await file_.write_zeroes(at, geometry_.round_up(bytes)), kFailed);
     co_await crypto::LuksVolume::write_new({&file_.edge(), at.value, bytes}, volume);
-    encryption_ =
-        co_await Encryption::open_luks(node_, {&file_.edge(), at.value, bytes}, luks->key_secret);
+    encryption_ = co_await Encryption::open_luks(node_, {&file_.edge(), at.value, bytes},
+                                                 luks->key_secret, std::nullopt);
     header_.crypt_method = static_cast<uint32_t>(CryptMethod::luks);
     extensions_.crypto = CryptoExtension{at, bytes};
   }

@@ -29,7 +29,8 @@ class Encryption {
   static Encryption make_aes(const BlockLayer& layer, const std::optional<std::string>& key_secret);
   // The header is at `place` already.
   static Task<Encryption> open_luks(const Node& node, crypto::LuksPlace place,
-                                    const std::optional<std::string>& key_secret);
+                                    const std::optional<std::string>& key_secret,
+                                    std::optional<uint32_t> unlock_time);
 
   explicit operator bool() const noexcept { return method_ != Method::none; }
   Method method() const noexcept { return method_; }

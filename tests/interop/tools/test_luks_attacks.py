@@ -2,6 +2,7 @@
 """LUKS hardening (2022): headers that lie are refused as QEMU refuses them, in a volume of their
 own and inside a qcow2 image, before any of it is believed."""
 
+import resource
 import shutil
 import struct
 import subprocess
@@ -93,20 +94,50 @@ def test_luks_hardening_a_header_is_judged_as_qemu_does(images, tmp_path, kind, 
     assert ours == qemu or name in DIFFERENT
 
 
-def read_slowly(image, kind, at, place, secret=()):
-    """2^32 - 1 iterations would be an hour."""
-    start = image.index(b"LUKS\xba\xbe")
-    struct.pack_into(">I", image, start + at, 0xffffffff)
-    (place / "x").write_bytes(image)
-    return subprocess.run([compare.OURS / "qemu-io", *(secret or SECRET), "-c", "read 0 512",
-                           "--image-opts", IMAGES[kind]], cwd=place, capture_output=True, text=True,
+def read(place, kind, options="", secret=SECRET):
+    return subprocess.run([compare.OURS / "qemu-io", *secret, "-c", "read 0 512", "--image-opts",
+                           IMAGES[kind] + options], cwd=place, capture_output=True, text=True,
                           timeout=55, check=False)
 
 
-def test_luks_hardening_iterations_end_with_a_budget(images, tmp_path):
-    done = read_slowly(bytearray(images["qcow2"]), "qcow2", 164, tmp_path)
+def with_iterations(image, *places):
+    """2^32 - 1 of them, which would be an hour."""
+    changed = bytearray(image)
+    start = changed.index(b"LUKS\xba\xbe")
+    for place in places:
+        struct.pack_into(">I", changed, start + place, 0xffffffff)
+    return changed
+
+
+def with_every_slot_in_use(image):
+    changed = bytearray(image)
+    start = changed.index(b"LUKS\xba\xbe") + SLOT
+    for slot in range(8):
+        struct.pack_into(">I", changed, start + slot * 48, 0x00ac71f3)
+    return changed
+
+
+def test_luks_hardening_eight_slots_share_ten_seconds(images, tmp_path):
+    image = with_iterations(with_every_slot_in_use(images["luks"]),
+                            *(SLOT + 4 + slot * 48 for slot in range(8)))
+    (tmp_path / "x").write_bytes(image)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = read(tmp_path, "luks")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    slots = ", ".join(f"{slot} (4294967295 iterations)" for slot in range(8))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Keyslots not tried, as it takes more than 10 seconds: {slots}; " in done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 12
+
+
+@pytest.mark.parametrize("kind,option", [("luks", ",unlock-time=1"),
+                                         ("qcow2", ",encrypt.unlock-time=1")])
+def test_luks_hardening_iterations_of_the_digest_end_with_the_time(images, tmp_path, kind, option):
+    (tmp_path / "x").write_bytes(with_iterations(images[kind], 164))
+    done = read(tmp_path, kind, option)
     assert done.returncode == 1
-    assert "takes more than 10 seconds" in done.stderr
+    assert "takes more than 1 seconds: 0 (" in done.stderr
+    assert "the master key digest has 4294967295 iterations" in done.stderr
 
 
 def test_a_slot_that_takes_too_long_leaves_time_for_the_others(images, tmp_path):
@@ -115,6 +146,19 @@ def test_a_slot_that_takes_too_long_leaves_time_for_the_others(images, tmp_path)
     subprocess.run([compare.OURS / "qemu-img", "amend", *SECRET, *new, "--image-opts",
                     IMAGES["luks"], "-o", "state=active,new-secret=n,iter-time=1"], cwd=tmp_path,
                    check=True, timeout=60)
-    image = bytearray((tmp_path / "x").read_bytes())
-    done = read_slowly(image, "luks", SLOT + 4, tmp_path, ["--object", "secret,id=s,data=def"])
+    (tmp_path / "x").write_bytes(with_iterations((tmp_path / "x").read_bytes(), SLOT + 4))
+    done = read(tmp_path, "luks", secret=["--object", "secret,id=s,data=def"])
     assert (done.returncode, done.stderr) == (0, "")
+    done = read(tmp_path, "luks", ",unlock-time=1", ["--object", "secret,id=s,data=ghi"])
+    assert done.returncode == 1
+    assert "takes more than 1 seconds: 0 (4294967295 iterations); " in done.stderr
+
+
+def test_a_costly_slot_opens_where_its_time_is_allowed(tmp_path):
+    subprocess.run([compare.OURS / "qemu-img", "create", "-q", *SECRET, "-f", "luks", "-o",
+                    "key-secret=s,hash-alg=sha512,iter-time=2500", "x", "1M"], cwd=tmp_path,
+                   check=True, timeout=60)
+    assert "takes more than 1 seconds" in read(tmp_path, "luks", ",unlock-time=1").stderr
+    for allowed in ("", ",unlock-time=0", ",unlock-time=1000"):
+        done = read(tmp_path, "luks", allowed)
+        assert (done.returncode, done.stderr) == (0, "")

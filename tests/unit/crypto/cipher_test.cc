@@ -105,6 +105,30 @@ TEST_CASE("PBKDF2 agrees with RFC 6070 and RFC 7914", "[crypto]") {
         "49ca9cccf179b645991664b39d77ef317c71b845b1e30bd509112041d3a19783");
 }
 
+// What came before the processor's instructions, by another implementation.
+TEST_CASE("PBKDF2 with SHA-256 agrees with OpenSSL, whatever the lengths", "[crypto]") {
+  struct Case {
+    size_t password, salt, key;
+    uint64_t iterations;
+    std::string_view hex;  // the last 16 bytes
+  };
+  auto [password, salt, key_bytes, iterations, hex] = GENERATE(values<Case>({
+      {0, 32, 64, 1, "ea66e5249d02708e908560a82692e5f9"},
+      {1, 32, 16, 2, "062209a0bdfbc01a0f589ebf947a0436"},
+      {63, 32, 32, 1000, "4bc276bfebe594e8c7bc0ba87d3ee3b8"},
+      {64, 8, 64, 4097, "1d5457a2a2151c741410b3fe1a045237"},
+      {65, 32, 64, 3, "f9164eb98ad129d4233bb5b1605a7710"},
+      {200, 0, 48, 5000, "73632f887e4aa2fef8ec726dc3ce7e81"},
+      {12, 32, 80, 4096, "8f14b66c6e697b168d210483cb4896cd"},
+      {12, 32, 128, 4095, "f1452235a455618d6bc46426709ff63f"},
+  }));
+  CpuBudget budget{std::chrono::hours(1)};
+  Buffer key(key_bytes);
+  REQUIRE(derive_key(Hash::sha256, Buffer(password, std::byte{'p'}), Buffer(salt, std::byte{'s'}),
+                     iterations, key, budget));
+  CHECK(to_hex(Buffer(key.end() - 16, key.end())) == hex);
+}
+
 TEST_CASE("a derivation ends with its budget", "[crypto]") {
   CpuBudget budget{std::chrono::milliseconds(5)};
   Buffer key(64);

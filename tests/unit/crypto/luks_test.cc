@@ -157,7 +157,7 @@ TEST_CASE("a slot opens with its password alone", "[crypto][luks]") {
   Buffer material = fill_slot(header, parameters, header.slots[2], key.span(), text("geheim"), 1);
   CHECK(header.slots[2].active);
   auto answer = [&](std::string_view password) {
-    CpuBudget budget(kSlotBudget);
+    CpuBudget budget(kDefaultUnlockTime);
     Buffer copy = material;
     Buffer found(header.key_bytes);
     SlotAnswer result =
