@@ -21,7 +21,6 @@ void check_bounds(const Header& header) {
   require(uint64_t{header.refcount_table_clusters} * geometry.cluster_size() <=
           kMaxRefcountTableBytes);
   require(header.nb_snapshots <= kMaxSnapshots);
-  require(header.backing_file_size <= kMaxBackingName || header.backing_file_offset == 0);
 }
 
 void write_again(const Header& header, const Extensions& extensions, const std::string& name) {
@@ -57,6 +56,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!extensions || check_header(*header, *extensions, how)) return 0;
   if (!how.repairing) check_bounds(*header);
   auto name = parse_backing_name(cluster, *header);
-  if (name) write_again(*header, *extensions, *name);
+  if (!name) return 0;
+  require(name->size() <= kMaxBackingName);
+  write_again(*header, *extensions, *name);
   return 0;
 }
