@@ -33,6 +33,46 @@ Task<Result<CheckResult>> check_image(Image& image, CheckFix fix, CheckReport re
   co_return check.result();
 }
 
+namespace {
+
+// Of turns that mend. Two are enough for nearly all there is.
+constexpr unsigned kMostTurns = 8;
+
+// What cannot be mended has been told of the first time.
+CheckReport only_what_is_mended(const CheckReport& report) {
+  return [&report](CheckSays what, const std::string& line) {
+    bool mends = line.starts_with("Repairing") || line.starts_with("Rebuilding");
+    if (report && (mends || what == CheckSays::failure)) report(what, line);
+  };
+}
+
+void add_turn(CheckResult& all, const CheckResult& turn) noexcept {
+  uint64_t corruptions_fixed = all.corruptions_fixed + turn.corruptions_fixed;
+  uint64_t leaks_fixed = all.leaks_fixed + turn.leaks_fixed;
+  all = turn;
+  all.corruptions_fixed = corruptions_fixed;
+  all.leaks_fixed = leaks_fixed;
+}
+
+}  // namespace
+
+Task<Result<Repair>> repair_image(Image& image, CheckFix fix, CheckReport report) {
+  Result<CheckResult> turn = co_await check_image(image, fix, report);
+  if (!turn) co_return turn.status();
+  Repair repair{.mended = *turn, .now = std::nullopt};
+  for (unsigned turns = 1; turn->mended_something(); ++turns) {
+    Result<CheckResult> look = co_await check_image(image, {}, nullptr);
+    if (!look) co_return look.status();
+    repair.now = *look;
+    bool more = look->leaks != 0 || (fix.errors && !look->found_nothing());
+    if (!more || turns == kMostTurns) break;
+    turn = co_await check_image(image, fix, only_what_is_mended(report));
+    if (!turn) co_return turn.status();
+    add_turn(repair.mended, *turn);
+  }
+  co_return repair;
+}
+
 // Once nobody is inside and all is written, what the disk says is whole. It stays like that while
 // write back is locked out; what guests change meanwhile stays in memory.
 Task<CheckResult> check_live_image(MainLoop& loop, Image& image, bool fix_leaks,

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "block/qcow2/image.h"
@@ -16,6 +17,11 @@ class MainLoop;
 namespace strata::qcow2 {
 
 struct CheckResult {
+  bool found_nothing() const noexcept {
+    return corruptions == 0 && leaks == 0 && check_errors == 0;
+  }
+  bool mended_something() const noexcept { return corruptions_fixed != 0 || leaks_fixed != 0; }
+
   uint64_t corruptions = 0;
   uint64_t leaks = 0;
   uint64_t check_errors = 0;  // what could not be checked
@@ -42,6 +48,17 @@ using CheckReport = std::function<void(CheckSays, const std::string&)>;
 // the file that is in use, and as much as the snapshot table takes, whatever the image claims to
 // be. EIO and the like: there is no result.
 Task<Result<CheckResult>> check_image(Image& image, CheckFix fix, CheckReport report);
+
+// What was mended, with what was left the last time; and where something was, what is found in the
+// image now.
+struct Repair {
+  CheckResult mended;
+  std::optional<CheckResult> now;
+};
+
+// The same until there is nothing more to be mended, or so many turns are over that there would
+// always be something. Structures that lie over one another change each other as they are mended.
+Task<Result<Repair>> repair_image(Image& image, CheckFix fix, CheckReport report);
 
 // The same for an image in use, of which only leaks can be mended. Requests are held up for a
 // moment at the beginning; from then on they go on, but a flush waits for the end. Throws Error.

@@ -84,20 +84,23 @@ void print_for_humans(const qcow2::CheckResult& result) {
 
 // What was mended is told, and then the image is looked at as it is now.
 Task<Result<qcow2::CheckResult>> check_twice(qcow2::Image& image, const Options& options) {
-  Result<qcow2::CheckResult> first = co_await qcow2::check_image(image, options.fix, show_finding);
-  if (!first || (first->corruptions_fixed == 0 && first->leaks_fixed == 0)) co_return first;
+  Result<qcow2::Repair> repair = co_await qcow2::repair_image(image, options.fix, show_finding);
+  if (!repair) co_return repair.status();
+  const qcow2::CheckResult& first = repair->mended;
+  if (!first.mended_something()) co_return first;
   if (options.output == OutputFormat::human && !options.quiet)
     fmt::print(
         "The following inconsistencies were found and repaired:\n\n"
         "    {} leaked clusters\n"
         "    {} corruptions\n\n"
         "Double checking the fixed image now...\n",
-        first->leaks_fixed, first->corruptions_fixed);
-  Result<qcow2::CheckResult> second = co_await qcow2::check_image(image, {}, show_finding);
-  if (!second) co_return second;
-  second->leaks_fixed = first->leaks_fixed;
-  second->corruptions_fixed = first->corruptions_fixed;
-  co_return second;
+        first.leaks_fixed, first.corruptions_fixed);
+  Result<qcow2::CheckResult> now = *repair->now;
+  if (!now->found_nothing()) now = co_await qcow2::check_image(image, {}, show_finding);
+  if (!now) co_return now;
+  now->leaks_fixed = first.leaks_fixed;
+  now->corruptions_fixed = first.corruptions_fixed;
+  co_return now;
 }
 
 }  // namespace

@@ -86,3 +86,14 @@ def test_what_qemu_gives_up_is_mended(made, tmp_path, harm):
     status, _, errors = check(OURS, tmp_path, ["-r", "all"])
     assert status == 0 and "Rebuilding refcount structure" in errors
     assert check(shutil.which("qemu-img"), tmp_path, [])[0] == 0
+
+
+def test_structures_over_one_another_are_mended_in_one_go(tmp_path):
+    """Mending one of them changes another."""
+    corpus = Path(__file__).resolve().parents[2] / "fuzz/corpus/qcow2-image"
+    path = tmp_path / "t.qcow2"
+    path.write_bytes((corpus / "structures-over-snapshots").read_bytes()[16:])
+    assert check(OURS, tmp_path, ["-r", "all"])[0] == 0
+    for program in (OURS, "qemu-img"):
+        assert check(program, tmp_path, [])[0] == 0
+    assert "found and repaired" not in check(OURS, tmp_path, ["-r", "all"])[1]
