@@ -27,7 +27,8 @@ namespace {
 
 class Writer {
  public:
-  explicit Writer(JsonStyle style) : pretty_(style == JsonStyle::pretty) {}
+  explicit Writer(JsonStyle style, std::FILE* to = nullptr)
+      : pretty_(style == JsonStyle::pretty), to_(to) {}
 
   void value(const json::value& value) {
     switch (value.kind()) {
@@ -59,11 +60,16 @@ class Writer {
   }
 
   std::string take() { return std::move(out_); }
+  void flush() {
+    std::fwrite(out_.data(), 1, out_.size(), to_);
+    out_.clear();
+  }
 
  private:
   std::back_insert_iterator<std::string> end() { return std::back_inserter(out_); }
 
   void begin_element(bool first) {
+    if (to_ != nullptr && out_.size() >= kMostGathered) flush();
     if (!first) out_ += pretty_ ? "," : ", ";
     new_line();
   }
@@ -171,7 +177,10 @@ class Writer {
     }
   }
 
+  static constexpr std::size_t kMostGathered = 64 * 1024;
+
   bool pretty_;
+  std::FILE* to_;
   int depth_ = 0;
   std::string out_;
 };
@@ -182,6 +191,13 @@ std::string write_json(const json::value& value, JsonStyle style) {
   Writer writer(style);
   writer.value(value);
   return writer.take();
+}
+
+void print_json(std::FILE* to, const json::value& value, JsonStyle style) {
+  Writer writer(style, to);
+  writer.value(value);
+  writer.flush();
+  std::fputc('\n', to);
 }
 
 }  // namespace strata::qapi

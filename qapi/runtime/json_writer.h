@@ -5,6 +5,7 @@
 #pragma once
 
 #include <boost/json/value.hpp>
+#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,8 @@ enum class JsonStyle {
 // ASCII only: other characters are escaped, what is no character becomes U+FFFD. No newline at the
 // end.
 std::string write_json(const boost::json::value& value, JsonStyle style = JsonStyle::compact);
+// The same to a file, and a newline: however much it is, little of it is in memory.
+void print_json(std::FILE* to, const boost::json::value& value, JsonStyle style);
 
 // The place of a key among others: members are written in ascending order of it.
 std::uint32_t dictionary_bucket(std::string_view key) noexcept;

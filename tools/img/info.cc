@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <boost/json/array.hpp>
+#include <cstdio>
 #include <filesystem>
 #include <set>
+#include <utility>
 
 #include "block/names/backing.h"
 #include "qapi/runtime/json_writer.h"
@@ -19,16 +21,25 @@ struct Request {
   bool limits = false;
 };
 
-void print(const std::vector<qapi::BlockGraphInfo>& chain, const Request& request) {
+// What an image tells may be long: each form of it goes before the next one is there.
+void print_json(std::vector<qapi::BlockGraphInfo> chain, bool whole_chain) {
+  boost::json::value shown;
+  if (whole_chain) {
+    boost::json::array& all = shown.emplace_array();
+    for (qapi::BlockGraphInfo& info : chain) all.push_back(qapi::to_json(std::exchange(info, {})));
+  } else {
+    shown = qapi::to_json(std::exchange(chain[0], {}));
+  }
+  qapi::print_json(stdout, shown, qapi::JsonStyle::pretty);
+}
+
+void print(std::vector<qapi::BlockGraphInfo> chain, const Request& request) {
   if (request.output == OutputFormat::human) {
     for (size_t i = 0; i < chain.size(); ++i)
       fmt::print("{}{}", i == 0 ? "" : "\n", image_info_text(chain[i]));
     return;
   }
-  boost::json::array all;
-  for (const qapi::BlockGraphInfo& info : chain) all.push_back(qapi::to_json(info));
-  const boost::json::value& shown = request.whole_chain ? boost::json::value(all) : all[0];
-  fmt::print("{}\n", qapi::write_json(shown, qapi::JsonStyle::pretty));
+  print_json(std::move(chain), request.whole_chain);
 }
 
 // One image at a time, each under the name that the one before has for it.
