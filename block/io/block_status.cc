@@ -97,7 +97,7 @@ Task<Result<BlockStatus>> block_status(Node& node, uint64_t offset, uint64_t byt
     none.flags = StatusFlag::eof;
     return Answer::ready(none);
   }
-  bytes = std::min({bytes, length - offset, kMaxRequestBytes});
+  bytes = std::min(bytes, length - offset);
   if (bytes == 0) return Answer::ready(none);
   return status_within(node, offset, bytes, want);
 }

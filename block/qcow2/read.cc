@@ -59,12 +59,14 @@ bool Image::try_lookup_many(GuestOffset offset, uint64_t bytes, Run& run) const 
   return try_lookup_table(offset, bytes, run);
 }
 
-// Where there is no table, nothing has to be read.
+// Where there is no table, nothing has to be read; and on a disk of exbibytes there are millions.
 bool Image::try_lookup_table(GuestOffset offset, uint64_t bytes, Run& run) const noexcept {
   L1Index index = geometry_.l1_index(offset);
   if (l1_.load(index).offset().value != 0) return false;
   uint64_t table = geometry_.bytes_per_l2_table();
-  run = Run{Unallocated{}, std::min(bytes, table - offset.value % table)};
+  uint64_t found = table - offset.value % table;
+  while (found < bytes && l1_.load(index = index + 1).offset().value == 0) found += table;
+  run = Run{Unallocated{}, std::min(bytes, found)};
   return true;
 }
 

@@ -3,6 +3,7 @@
 // Refcounts of another width: a second structure of blocks and table is written beside the one in
 // use, and the header decides which of the two it is. The clusters of either are counted in both;
 // those of the loser are given back last.
+#include <algorithm>
 #include <cerrno>
 #include <set>
 
@@ -19,6 +20,12 @@ void check(Status status, const char* what) {
 }
 
 constexpr char kFailed[] = "Failed to change the refcount width";
+
+uint64_t count_blocks(const std::vector<uint64_t>& table) noexcept {
+  return static_cast<uint64_t>(std::count_if(table.begin(), table.end(), [](uint64_t entry) {
+    return RefcountTableEntry{entry}.offset().value != 0;
+  }));
+}
 
 }  // namespace
 
@@ -101,6 +108,9 @@ Task<Status> Image::adopt_structure(HostCluster first, uint64_t table_clusters, 
 Task<void> Image::change_refcount_width(unsigned order, AmendProgress progress) {
   check(co_await before_first_write(), kFailed);
   check(co_await settle(), kFailed);
+  // Each block has a cluster of its own, or going through them would never end.
+  if (count_blocks(refcounts_.table()) > geometry_.clusters_for(file_.length()))
+    check(Status::error(EFBIG), kFailed);
   Geometry wanted(header_.cluster_bits, order, geometry_.extended_l2());
   HostCluster first;
   uint64_t clusters = 0;

@@ -76,7 +76,7 @@ class Rebase {
       if (!own) fail(own.status(), "error while reading image metadata");
       uint64_t bytes = std::max<uint64_t>(own->bytes, 1);
       if (!own->flags.has(StatusFlag::allocated)) {
-        bytes = co_await skip_unchanged(offset, std::min(bytes, chunk_ - offset % chunk_));
+        bytes = co_await skip_unchanged(offset, bytes);
         if (bytes == 0) {
           bytes = std::min(own->bytes, chunk_ - offset % chunk_);
           co_await merge(offset, bytes);
