@@ -32,6 +32,17 @@ Task<Status> forget_stale(Edge& data, uint64_t from, uint64_t to, qapi::Prealloc
   co_return co_await io::pwrite_zeroes(data, from, end - from, flags);
 }
 
+// Whether the image itself has anything but zeroes there, or that cannot be said.
+Task<bool> has_data(Image& image, ByteRange range) {
+  while (!range.empty()) {
+    Result<Run> run = co_await image.lookup(GuestOffset(range.offset), range.bytes);
+    if (!run || (run->get_if<Unallocated>() == nullptr && run->get_if<Zero>() == nullptr))
+      co_return true;
+    range = {range.offset + run->bytes, range.bytes - run->bytes};
+  }
+  co_return false;
+}
+
 // As bytes, in less than a cluster, which has a place in the file then.
 Task<Status> place_zeroes(Image& image, ByteRange range) {
   if (range.empty()) co_return Status();
@@ -123,8 +134,9 @@ Task<Status> Image::write_zero_bytes(ByteRange range) {
 Task<Status> Image::shrink(uint64_t size) {
   uint64_t old_size = this->size();
   uint64_t cut = geometry_.round_up(size);
-  if (size < std::min(cut, old_size)) {
-    Status status = co_await write_zero_bytes({size, std::min(cut, old_size) - size});
+  ByteRange tail{size, std::min(cut, old_size) - size};
+  if (co_await has_data(*this, tail)) {
+    Status status = co_await write_zero_bytes(tail);
     if (!status.ok()) co_return status;
   }
   uint64_t end = geometry_.round_up(old_size);

@@ -316,3 +316,38 @@ def test_growing_and_shrinking_keeps_the_image_sound(tmp_path):
     out = tmp_path / "out.raw"
     out.write_bytes(bytes([1]) * (MIB - 512) + bytes(SIZE - MIB + 512))
     run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", out, disk)
+
+
+def states(path):
+    """What a map says but for places and compression."""
+    extents = json.loads(run("qemu-img", "map", "--output=json", path).stdout)
+    return [{key: extent[key] for key in ("start", "length", "depth", "present", "zero", "data")}
+            for extent in extents]
+
+
+def overlay(tmp_path, name, size, *options):
+    (tmp_path / "hole").touch()
+    os.truncate(tmp_path / "hole", MIB)
+    run("qemu-img", "create", "-q", "-f", "qcow2", *options, tmp_path / name, size)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("below", [[], ["-b", "hole", "-F", "raw"]], ids=["alone", "overlay"])
+def test_a_cut_cluster_that_is_nothing_stays_nothing(tmp_path, below):
+    disks = []
+    for program in ("qemu-img", TOOLS / "qemu-img"):
+        disks.append(overlay(tmp_path, f"disk{len(disks)}", "1M", *below))
+        run(program, "resize", "-q", "-f", "qcow2", "--shrink", disks[-1], "100k")
+    assert states(disks[0]) == states(disks[1])
+
+
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+def test_the_rest_of_the_last_cluster_is_preallocated_over_a_hole(tmp_path, mode):
+    disks = []
+    for program in ("qemu-img", TOOLS / "qemu-img"):
+        disks.append(overlay(tmp_path, f"disk{len(disks)}", "100k", "-b", "hole", "-F", "raw"))
+        run(program, "resize", "-q", "-f", "qcow2", f"--preallocation={mode}", disks[-1], "200k")
+        run("qemu-img", "check", disks[-1])
+    for disk in disks:
+        assert any(extent["start"] == 65536 and extent["data"] for extent in states(disk))
+    run("qemu-img", "compare", *disks)
