@@ -19,6 +19,9 @@ constexpr uint64_t kTableOnes = 1;
 // Bits that are all ones take no room in an image, but in memory they do: so much for all bitmaps.
 constexpr uint64_t kMaxBytesOfOnes = 32 * 1024 * 1024;
 
+constexpr char kCannotAllocate[] = "Failed to allocate clusters for bitmap '{}'";
+constexpr char kCannotWrite[] = "Failed to write bitmap '{}' to file";
+
 void check(Status status, std::string_view what) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
 }
@@ -211,19 +214,23 @@ Task<Status> PersistentBitmaps::store_bitmap(Stored& stored, bool rewrite) {
       continue;
     Result<HostCluster> place = co_await allocate(1);
     status = place.status();
+    if (!status.ok()) what_failed_ = fmt::format(kCannotAllocate, old.name);
     if (!status.ok()) break;
     stored.table[i] = geometry.offset_of(*place).value;
     status = co_await image_.file_.write(geometry.offset_of(*place), data);
+    if (!status.ok()) what_failed_ = fmt::format(kCannotWrite, old.name);
   }
   uint64_t clusters = geometry.clusters_for(entries * 8);
   if (status.ok()) {
     Result<HostCluster> place = co_await allocate(clusters);
     status = place.status();
+    if (!status.ok()) what_failed_ = fmt::format(kCannotAllocate, old.name);
     if (status.ok()) {
       stored.table_offset = geometry.offset_of(*place);
       std::vector<std::byte> bytes(clusters * cluster);
       for (uint64_t i = 0; i < entries; ++i) store_be<uint64_t>(bytes, i * 8, stored.table[i]);
       status = co_await image_.file_.write(stored.table_offset, bytes);
+      if (!status.ok()) what_failed_ = fmt::format(kCannotWrite, old.name);
     }
   }
   if (status.ok()) {

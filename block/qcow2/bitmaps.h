@@ -29,6 +29,8 @@ class PersistentBitmaps final : public BitmapKeeper {
   Task<void> begin_writing(bool ahead);
   // The disk's copies become what is in memory. The bitmaps stay the node's.
   Task<Status> store();
+  // What store() could not do, where that is known: the beginning of a sentence.
+  const std::string& what_failed() const noexcept { return what_failed_; }
   // After store(): nothing is written from now on.
   void end_writing() noexcept;
 
@@ -55,6 +57,12 @@ class PersistentBitmaps final : public BitmapKeeper {
     std::shared_ptr<DirtyBitmap> bitmap;
     HostOffset table_offset;
     std::vector<uint64_t> table;
+  };
+  // An order that does not change from run to run.
+  struct ByName {
+    bool operator()(const DirtyBitmap* a, const DirtyBitmap* b) const noexcept {
+      return a->name() != b->name() ? a->name() < b->name() : std::less<>()(a, b);
+    }
   };
   struct Groups {
     Stored* stored;
@@ -90,9 +98,10 @@ class PersistentBitmaps final : public BitmapKeeper {
   Image& image_;
   Node& node_;
   Mutex mutex_;  // before Image's; never awaited with it held: a range of the node
-  std::map<const DirtyBitmap*, Stored> stored_;
+  std::map<const DirtyBitmap*, Stored, ByName> stored_;
   // Where bitmaps were before they got new places: free once no directory refers to them.
   std::vector<std::pair<BitmapEntry, std::vector<uint64_t>>> replaced_;
+  std::string what_failed_;
   bool writing_ = false;
   bool ahead_ = false;
   std::chrono::milliseconds interval_{30000};

@@ -195,9 +195,10 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   }
   Task<void> store_bitmaps() {
     Status stored = co_await bitmaps_->store();
-    if (!stored.ok())
-      log_error("Lost persistent bitmaps during inactivation of node '{}': {}", node().name(),
-                Error::describe_errno(stored.error_number()));
+    if (stored.ok()) co_return;
+    const std::string& what = bitmaps_->what_failed();
+    log_error("Lost persistent bitmaps during inactivation of node '{}': {}{}{}", node().name(),
+              what, what.empty() ? "" : ": ", Error::describe_errno(stored.error_number()));
   }
   Task<Status> store_and_settle() {
     co_await store_bitmaps();
