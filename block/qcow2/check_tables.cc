@@ -96,7 +96,6 @@ std::optional<ByteRange> Check::range_of(const L2Entry& entry) const noexcept {
   if (image_.has_data_file()) return std::nullopt;
   switch (entry.kind(geometry_, false)) {
     case ClusterKind::compressed: {
-      if (entry.bitmap != 0) return std::nullopt;
       CompressedExtent extent = entry.extent(geometry_);
       return ByteRange{extent.offset.value, extent.bytes};
     }

@@ -242,7 +242,7 @@ Status Image::refuse_entry(const Invalid& invalid, GuestOffset at) {
         hex(entry.offset().value), hex(geometry_.offset_of(cluster).value),
         hex(geometry_.l2_index(cluster).value));
   else
-    message = fmt::format("Invalid cluster entry found ({})", place);
+    message = fmt::format("Invalid cluster entry found  ({})", place);
   signal_corruption(std::move(message), std::nullopt, 0, true);
   return Status::error(EIO);
 }

@@ -73,11 +73,12 @@ Task<Result<Refcounts::Block*>> Refcounts::load(TableIndex index) {
   }
   HostOffset at = RefcountTableEntry{table_[index.value]}.offset();
   if (at.value == 0) co_return static_cast<Block*>(nullptr);
-  if (!geometry_.is_cluster_aligned(at.value) || at.value > INT64_MAX - geometry_.cluster_size()) {
+  if (!geometry_.is_cluster_aligned(at.value)) {
     corruption_ = fmt::format("Refblock offset {} unaligned (reftable index: {})", hex(at.value),
                               hex(index.value));
     co_return Status::error(EIO);
   }
+  if (at.value > INT64_MAX - geometry_.cluster_size()) co_return Status::error(EIO);
   evict_some();
   std::vector<std::byte> bytes(geometry_.cluster_size());
   co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_load);

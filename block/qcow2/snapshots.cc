@@ -426,8 +426,10 @@ Task<void> Image::show_snapshot(size_t index) {
   const Snapshot& snapshot = snapshots_[index];
   Result<std::vector<std::byte>> table = co_await read_l1(index);
   if (!table) check(table.status(), "Failed to read l1 table for snapshot");
-  if (snapshot.disk_size > kMaxLength) throw Error::from_errno(EFBIG, "Snapshot is too large");
-  l1_.resize(std::max<uint64_t>(table->size() / 8, geometry_.l1_entries_for(snapshot.disk_size)));
+  uint64_t entries = geometry_.l1_entries_for(snapshot.disk_size);
+  if (snapshot.disk_size > kMaxLength || entries * 8 > kMaxL1Bytes)
+    throw Error::from_errno(EFBIG, "Snapshot is too large");
+  l1_.resize(std::max<uint64_t>(table->size() / 8, entries));
   l1_.fill(0, *table);
   l2_.clear();
   size_ = snapshot.disk_size;

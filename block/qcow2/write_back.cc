@@ -236,6 +236,7 @@ Task<void> Image::release(const Freed& freed) {
   Mutex::Lock lock = co_await metadata_.lock();
   for (uint64_t i = 0; i < freed.clusters; ++i)
     (void)co_await refcounts_.decrease(freed.first + i, 1);
+  signal_refcounts();
 }
 
 Task<Status> Image::settle() {

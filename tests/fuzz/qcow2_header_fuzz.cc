@@ -34,7 +34,8 @@ void write_again(const Header& header, const Extensions& extensions, const std::
   require(*reread == again);
   require(again.unknown_fields == header.unknown_fields || header.version < 3);
   require(found->backing_format == extensions.backing_format);
-  require(found->data_file == extensions.data_file);
+  bool has_data_file = header.has(kIncompatibleDataFile);  // else its name is dropped
+  require(found->data_file == (has_data_file ? extensions.data_file : std::nullopt));
   require(found->bitmaps == extensions.bitmaps);
   require(found->crypto == extensions.crypto);
   require(found->unknown == extensions.unknown);

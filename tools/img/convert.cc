@@ -236,7 +236,8 @@ class Conversion {
 
   void check_bitmap_sources() const {
     if (sources_.size() > 1) throw Error("Copying bitmaps only possible with single source");
-    if (qcow2::image_of(sources_[0]->node()) == nullptr) throw Error("Source lacks bitmap support");
+    const qcow2::Image* image = qcow2::image_of(sources_[0]->node());
+    if (image == nullptr || image->header().version < 3) throw Error("Source lacks bitmap support");
     check_bitmaps(sources_[0]->node(), request_.skip_broken);
   }
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "block/qcow2/format/text.h"
+
 namespace strata::qcow2 {
 namespace {
 
@@ -50,13 +52,13 @@ Decoded<std::vector<BitmapEntry>> parse_bitmap_directory(ConstBytes bytes, uint3
     entry.granularity_bits = load_be<uint8_t>(rest, 17);
     size_t name_size = load_be<uint16_t>(rest, 18);
     size_t extra_size = load_be<uint32_t>(rest, 20);
-    size_t size = (kFixedBytes + extra_size + name_size + 7) / 8 * 8;
-    if (size > rest.size()) return broken;
     if (extra_size != 0) return FormatError{EINVAL, "Bitmap extra data is not supported"};
+    size_t size = (kFixedBytes + name_size + 7) / 8 * 8;
+    if (size > rest.size()) return broken;
     entry.name = to_text(rest.subspan(kFixedBytes, name_size));
     if (!acceptable(entry, disk_size, geometry))
-      return FormatError{EINVAL,
-                         fmt::format("Bitmap '{}' doesn't satisfy the constraints", entry.name)};
+      return FormatError{EINVAL, fmt::format("Bitmap '{}' doesn't satisfy the constraints",
+                                             to_name(std::as_bytes(std::span(entry.name))))};
     bitmaps.push_back(std::move(entry));
     at += size;
   }

@@ -114,12 +114,12 @@ struct L2Entry {
         case ClusterKind::normal:
           return SubclusterKind::normal;
         case ClusterKind::compressed:
-          return bitmap == 0 ? SubclusterKind::compressed : SubclusterKind::invalid;
+          return SubclusterKind::compressed;  // check complains of a bitmap, a reader need not
       }
     }
     bool allocated = (bitmap >> index & 1) != 0;
     bool zero = (bitmap >> (index + 32) & 1) != 0;
-    if ((allocated && zero) || (raw & kZeroFlag) != 0) return SubclusterKind::invalid;
+    if (allocated && zero) return SubclusterKind::invalid;
     if (whole == ClusterKind::normal) {
       if (allocated) return SubclusterKind::normal;
       return zero ? SubclusterKind::zero_allocated : SubclusterKind::unallocated_allocated;

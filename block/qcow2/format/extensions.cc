@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "block/qcow2/format/header.h"
+#include "block/qcow2/format/text.h"
 
 namespace strata::qcow2 {
 namespace {
@@ -31,14 +32,17 @@ FormatError refuse(int error, fmt::format_string<Args...> format, Args&&... args
 
 using MaybeError = std::optional<FormatError>;
 
+std::optional<std::string> to_name_or_none(ConstBytes data) {
+  std::string name = to_name(data);
+  return name.empty() ? std::nullopt : std::optional(std::move(name));
+}
+
 MaybeError parse_feature_table(ConstBytes data, Extensions& out) {
   // The last entry may be cut where its name ends.
   for (size_t at = 0; at + 2 < data.size(); at += kFeatureEntryBytes) {
     ConstBytes entry = data.subspan(at, std::min(kFeatureEntryBytes, data.size() - at));
-    std::string name = to_text(entry.subspan(2));
-    name.resize(std::min(name.size(), name.find('\0')));
-    out.feature_names.push_back(
-        {FeatureType(load_be<uint8_t>(entry, 0)), load_be<uint8_t>(entry, 1), std::move(name)});
+    out.feature_names.push_back({FeatureType(load_be<uint8_t>(entry, 0)),
+                                 load_be<uint8_t>(entry, 1), to_name(entry.subspan(2))});
   }
   return std::nullopt;
 }
@@ -91,7 +95,7 @@ MaybeError parse_extension(uint32_t type, ConstBytes data, Header& header, Exten
       if (data.size() > kLongestFormatName)
         return refuse(2, "ERROR: ext_backing_format: len={} too large (>={})", data.size(),
                       kLongestFormatName + 1);
-      out.backing_format = to_text(data);
+      out.backing_format = to_name_or_none(data);
       return std::nullopt;
     case kFeatureTable:
       return parse_feature_table(data, out);
@@ -100,7 +104,7 @@ MaybeError parse_extension(uint32_t type, ConstBytes data, Header& header, Exten
     case kCrypto:
       return parse_crypto(data, header, out);
     case kDataFile:
-      out.data_file = to_text(data);
+      out.data_file = to_name_or_none(data);
       return std::nullopt;
     case kDirtyVersion2:
       if (header.version < 3) header.incompatible |= kIncompatibleDirty;

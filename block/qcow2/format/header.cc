@@ -7,6 +7,8 @@
 #include <array>
 #include <cerrno>
 
+#include "block/qcow2/format/text.h"
+
 namespace strata::qcow2 {
 namespace {
 
@@ -149,7 +151,7 @@ Decoded<std::string> parse_backing_name(ConstBytes cluster, const Header& header
   uint64_t room = cluster.size() - std::min<uint64_t>(cluster.size(), header.backing_file_offset);
   if (header.backing_file_size > std::min(kMaxBackingName, room))
     return refuse(EINVAL, "Backing file name too long");
-  return to_text(cluster.subspan(header.backing_file_offset, header.backing_file_size));
+  return to_name(cluster.subspan(header.backing_file_offset, header.backing_file_size));
 }
 
 const std::vector<FeatureName>& known_features() {

@@ -4,15 +4,13 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "block/qcow2/format/text.h"
+
 namespace strata::qcow2 {
 namespace {
 
 constexpr size_t kFixedBytes = 40;
 constexpr size_t kKnownExtraBytes = 24;  // VM state size, disk size, icount
-
-std::string to_name(ConstBytes bytes) {
-  return to_text(bytes.first(std::find(bytes.begin(), bytes.end(), std::byte{0}) - bytes.begin()));
-}
 
 }  // namespace
 

@@ -113,6 +113,28 @@ def test_header_is_judged_as_qemu_does(tmp_path, name, options):
     assert (ours.status, ours.err) == (theirs.status, theirs.err)
 
 
+@pytest.mark.parametrize("stored", [b"raw\0", b"raw\0xyz", b"\0\0\0", b"\0w", b""])
+def test_names_end_with_a_zero_byte(tmp_path, stored):
+    """A format without a name is none: it is found out."""
+    base, path = tmp_path / "base", tmp_path / "disk.qcow2"
+    base.write_bytes(b"\1" * 65536)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path],
+                   check=True, timeout=60)
+    data = bytearray(path.read_bytes())
+    assert data[EXTENSION:EXTENSION + 4] == u32(0xe2792aca)
+    data[EXTENSION + 4:EXTENSION + 16] = u32(len(stored)) + stored.ljust(8, b"\0")
+    if not stored:  # what follows does so at once
+        del data[EXTENSION + 8:EXTENSION + 16]
+        data[4096:4096] = bytes(8)
+        name = struct.unpack_from(">Q", data, BACKING_OFFSET)[0]
+        struct.pack_into(">Q", data, BACKING_OFFSET, name - 8)
+    path.write_bytes(data)
+    for program in (OURS, shutil.which("qemu-io")):
+        run = Run([program, "-f", "qcow2", "-r", "-c", "read -P 1 0 64k", path.name], tmp_path)
+        assert (run.status, run.err) == (0, "")
+        assert "verification failed" not in run.out
+
+
 def test_a_version_2_image_of_which_a_snapshot_was_cut_short_is_mended(tmp_path):
     """The header says so in an extension, which is nothing to QEMU."""
     path = tmp_path / "disk.qcow2"

@@ -102,6 +102,17 @@ def test_cve_2014_0147_references_to_nowhere(tmp_path, entry, where, command):
     assert (ours.status, ours.out, ours.err) == (theirs.status, theirs.out, theirs.err)
 
 
+@pytest.mark.parametrize("size", [1 << 48, 1 << 56, 1 << 62, (1 << 64) - 512, 77])
+def test_a_snapshot_of_a_disk_of_any_size_is_shown_or_refused(rich, tmp_path, size):
+    image = Image(rich)
+    image.poke(image.snapshots + 48, size)
+    image.save()
+    done = Run([IMG, "convert", "-l", "s", "-O", "raw", rich, tmp_path / "out"], tmp_path)
+    assert done.status in (0, 1), done.err
+    assert done.status == 0 or "Snapshot is too large" in done.err or "Failed to" in done.err
+    done.assert_modest()
+
+
 # What a header ends with is written even where it begins a sector of its own.
 
 def test_a_header_that_becomes_shorter_ends_where_it_ends(tmp_path):
