@@ -15,6 +15,14 @@ void collect_gates(Node& node, std::vector<Gate*>& gates) {
   }
 }
 
+// What was written to the node, unless nobody cares whether it is on the medium.
+Task<Status> flush_written(Node& node) {
+  if (node.options().cache_no_flush || !node.io().dirty.exchange(false)) co_return Status();
+  Status status = co_await node.driver().flush();
+  if (!status.ok()) node.io().dirty = true;
+  co_return status;
+}
+
 }  // namespace
 
 Task<Status> flush_tree(Node& node) {
@@ -24,7 +32,7 @@ Task<Status> flush_tree(Node& node) {
     Status status = co_await flush_tree(edge->node());
     if (result.ok()) result = status;
   }
-  Status status = co_await node.driver().flush();
+  Status status = co_await flush_written(node);
   if (result.ok()) result = status;
   co_return result;
 }

@@ -104,6 +104,8 @@ TEST_CASE("an error while flushing leaves the options as they are") {
   Windows f;
   Backend user(f.layer);
   user.attach(f.loop, f.raw, kReadWrite);
+  char byte = 1;
+  REQUIRE(f.run(user.pwritev(0, IoVector::buffer(&byte, 1))).ok());
   f.behaviour.fail_next = ENOSPC;
   CHECK(f.reopen({{f.raw, f.options(*f.raw, "f", 512)}}) ==
         "Error flushing drive: No space left on device");

@@ -318,3 +318,24 @@ TEST_CASE("a vector of several pieces is one request") {
   CHECK(disk.take_calls() == Calls{"write 0+512"});
   CHECK(disk.read(0, 512) == a + b);
 }
+
+TEST_CASE("a node that closes is flushed once, after writes, and where that is wanted") {
+  Fixture f;
+  auto calls_of = [&](bool no_flush, bool write) {
+    qapi::BlockdevOptions options;
+    options.select(qapi::BlockdevDriver::null_co);
+    options.node_name = "n";
+    options.cache.emplace().no_flush = no_flush;
+    NodePtr node = f.open(std::move(options));
+    Backend user(f.layer);
+    user.attach(f.loop, std::move(node), kReadWrite);
+    char byte = 1;
+    if (write) REQUIRE(f.run(user.pwritev(0, IoVector::buffer(&byte, 1))).ok());
+    f.behaviour.calls.clear();
+    f.run(user.close(f.loop));
+    return std::exchange(f.behaviour.calls, {});
+  };
+  CHECK(calls_of(false, true) == Calls{"flush 0+0"});
+  CHECK(calls_of(false, false).empty());
+  CHECK(calls_of(true, true).empty());
+}
