@@ -53,13 +53,13 @@ Status unzstd(ConstBytes in, Bytes out) noexcept {
 // With so small a window the library's highest level finds less than this one.
 size_t fast_deflate(ConstBytes in, Bytes out) noexcept {
   static thread_local std::unique_ptr<uint8_t[]> level_memory(
-      new (std::nothrow) uint8_t[ISAL_DEF_LVL2_EXTRA_LARGE]);
+      new (std::nothrow) uint8_t[ISAL_DEF_LVL2_MEDIUM]);
   if (!level_memory) return 0;
   isal_zstream stream;
   isal_deflate_init(&stream);
   stream.level = 2;
   stream.level_buf = level_memory.get();
-  stream.level_buf_size = ISAL_DEF_LVL2_EXTRA_LARGE;
+  stream.level_buf_size = ISAL_DEF_LVL2_MEDIUM;
   stream.hist_bits = kWindowBits;
   stream.end_of_stream = 1;
   stream.flush = NO_FLUSH;

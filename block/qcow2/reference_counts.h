@@ -10,11 +10,11 @@
 
 namespace strata::qcow2 {
 
-// How often each cluster of a file is referred to: two bytes a cluster, and nothing for stretches
+// How often each cluster of a file is referred to: one byte a cluster, and nothing for stretches
 // of the file that nothing refers to, be they long or short.
 class ReferenceCounts {
  public:
-  static constexpr uint64_t kClustersPerLeaf = 64;
+  static constexpr uint64_t kClustersPerLeaf = 128;
   static constexpr uint64_t kLeavesPerPage = 64;
   static constexpr uint64_t kClustersPerPage = kClustersPerLeaf * kLeavesPerPage;
 
@@ -34,19 +34,19 @@ class ReferenceCounts {
   uint64_t get(uint64_t cluster) const noexcept {
     const Leaf* leaf = leaf_of(cluster);
     if (leaf == nullptr) return 0;
-    uint16_t count = (*leaf)[cluster % kClustersPerLeaf];
+    uint8_t count = (*leaf)[cluster % kClustersPerLeaf];
     return count == kLarge ? large_.find(cluster)->second : count;
   }
   void set(uint64_t cluster, uint64_t count) {
     if (count == 0 && leaf_of(cluster) == nullptr) return;
-    uint16_t& place = make_leaf(cluster)[cluster % kClustersPerLeaf];
+    uint8_t& place = make_leaf(cluster)[cluster % kClustersPerLeaf];
     if (count >= kLarge) {
       large_[cluster] = count;
       place = kLarge;
       return;
     }
     if (place == kLarge) large_.erase(cluster);
-    place = static_cast<uint16_t>(count);
+    place = static_cast<uint8_t>(count);
   }
   // False: that is more than the counts of the image can say; it stays at the most they can.
   bool add(uint64_t cluster, uint64_t times) {
@@ -72,8 +72,8 @@ class ReferenceCounts {
   }
 
  private:
-  static constexpr uint16_t kLarge = UINT16_MAX;
-  using Leaf = std::array<uint16_t, kClustersPerLeaf>;
+  static constexpr uint8_t kLarge = UINT8_MAX;
+  using Leaf = std::array<uint8_t, kClustersPerLeaf>;
   using Page = std::array<std::unique_ptr<Leaf>, kLeavesPerPage>;
 
   const Leaf* leaf_of(uint64_t cluster) const noexcept {
