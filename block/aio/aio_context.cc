@@ -112,7 +112,7 @@ PollParameters AioContext::poll_parameters() const noexcept {
 
 void AioContext::set_thread_pool_limits(ThreadPoolLimits limits) noexcept {
   thread_pool_min_.store(limits.min, std::memory_order_relaxed);
-  thread_pool_max_.store(std::max(limits.max, size_t{1}), std::memory_order_relaxed);
+  thread_pool_max_.store(limits.max, std::memory_order_relaxed);
 }
 
 ThreadPoolLimits AioContext::thread_pool_limits() const noexcept {

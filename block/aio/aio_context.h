@@ -57,7 +57,7 @@ struct PollParameters {
 // kernel only does blocking.
 struct ThreadPoolLimits {
   size_t min = 0;
-  size_t max = 64;  // at least 1, at least min
+  size_t max = 64;  // at least min; 0: the context does it
 };
 
 class AioContext final : public Executor {

@@ -32,6 +32,11 @@ ThreadPool& pool() {
   return AioContext::current()->service<ThreadPool>();
 }
 
+// The context of this thread wants no others: it waits for the page cache itself.
+bool waits_itself() noexcept {
+  return AioContext::current()->thread_pool_limits().max == 0;
+}
+
 Status status_of(int result) noexcept {
   return Status::error(result == 0 ? 0 : errno);
 }
@@ -49,9 +54,7 @@ HostDisk::HostDisk(UniqueFd fd, const DiskGeometry& geometry, Options options) n
     : fd_(std::move(fd)),
       geometry_(geometry),
       options_(options),
-      is_memory_(!options.direct && lies_in_memory(fd_.get())) {
-  if (options_.direct) reads_to_pass_.store(kNever);
-}
+      is_memory_(lies_in_memory(fd_.get())) {}
 
 HostDisk::~HostDisk() {
   for (const auto& files : held_by_) files->drop(fd_.get());
@@ -78,11 +81,14 @@ int64_t HostDisk::flushed(int64_t answer) noexcept {
   return -write_back_error_.load(std::memory_order_relaxed);
 }
 
-// Does what takes no longer than to copy it. True if that settles the request; otherwise `done`
-// bytes were read.
+// Does what takes no longer than to copy it, as most writes to the page cache do, too. True if that
+// settles the request; otherwise `done` bytes were read.
 bool HostDisk::try_at_once(DiskRequest& request, size_t& done) noexcept {
-  if (request.data.size() > kLargestInline) return false;
-  if (is_memory_) {
+  if (options_.direct) return false;
+  bool waits = waits_itself();
+  if (request.data.size() > kLargestInline && !waits) return false;
+  bool is_cached_write = request.op == DiskRequest::Op::write && !request.fua;
+  if (is_memory_ || (waits && is_cached_write)) {
     HostRequest::begin(request, 0).transfer_all();
     RequestClock::expire();
     return true;
@@ -141,7 +147,7 @@ bool HostDisk::start(DiskRequest& request) noexcept {
   HostRequest& host = HostRequest::begin(request, done);
   // Copying from or to the page cache is work for a processor. The kernel's own workers would do it
   // one request after the other, since none of them waits.
-  if (!options_.direct && request.data.size() > kLargestInline) {
+  if (!options_.direct && request.data.size() > kLargestInline && !waits_itself()) {
     context.service<ThreadPool>().submit(host);
     return true;
   }

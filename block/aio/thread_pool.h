@@ -23,9 +23,10 @@
 namespace strata {
 
 // One pool a context (a service of it). Threads are made when work finds none idle, up to the
-// context's thread_pool_limits(), which may change at any time; those above the minimum end when
-// they have been idle for a while. Work waits in the order of its coming; how much of it may wait
-// is the callers' to bound. Destroyed when nothing is waiting or being done.
+// context's thread_pool_limits(), which may change at any time; where those allow none, the context
+// does the work itself. Threads above the minimum end when they have been idle for a while. Work
+// waits in the order of its coming; how much of it may wait is the callers' to bound. Destroyed
+// when nothing is waiting or being done.
 class ThreadPool {
  public:
   // Something to do in one of the threads. It lives with whoever waits for it and, once it has made

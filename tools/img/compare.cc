@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <atomic>
 #include <cstring>
+#include <deque>
+#include <mutex>
 
 #include "block/base/aligned_buffer.h"
-#include "block/coro/scope.h"
+#include "block/coro/mutex.h"
 #include "tools/img/command.h"
+#include "tools/img/disk_threads.h"
 #include "tools/img/progress.h"
 
 namespace strata::tools {
 namespace {
 
-constexpr size_t kBufferSize = 2 << 20;
+constexpr uint64_t kPiece = 256 << 10;  // two of them stay in a processor's cache
+constexpr uint64_t kStep = 2 << 20;     // of the progress: as qemu-img's
+constexpr int kWorkers = 4;
+constexpr unsigned kThreads = 2;
 constexpr size_t kUnit = 512;
 constexpr int kDifferent = 1;
 constexpr int kFailed = 2;
@@ -43,69 +50,194 @@ std::vector<std::string> parse(Words& words, Request& request) {
   return names;
 }
 
-// One of the images, and its part of what is looked at; while one buffer is, the other is filled.
 struct Side {
-  struct Part {
-    AlignedBuffer buffer{kBufferSize};
-    Status status;
-  };
   Backend* image = nullptr;
   std::string name;
-  Part parts[2];
 };
 
+// Looks for the first place at which the images differ, or cannot be read. Several workers look at
+// pieces one behind the other.
 class Comparison {
  public:
-  Comparison(const Request& request, Side& a, Side& b) : request_(request), a_(a), b_(b) {}
+  Comparison(const Request& request, const Side& a, const Side& b)
+      : request_(request), a_(a), b_(b), threads_(kThreads) {}
 
   Task<int> run() {
     uint64_t common = std::min(a_.image->length(), b_.image->length());
     uint64_t total = std::max(a_.image->length(), b_.image->length());
-    if (request_.strict && a_.image->length() != b_.image->length()) {
+    if (request_.strict && common != total) {
       say("Strict mode: Image size mismatch!\n");
       co_return kDifferent;
     }
-    int result = 0;
-    {
-      Progress progress(request_.progress, request_.quiet, 2.0);
-      progress.set_total(total);
-      progress_ = &progress;
-      result = co_await compare_common(common);
-      if (result == 0 && a_.image->length() != b_.image->length()) {
-        say("Warning: Image size mismatch!\n");
-        Side& longer = a_.image->length() > common ? a_ : b_;
-        result = co_await check_zero_tail(longer, common, total);
-      }
-      if (result == 0) {
-        say("Images are identical.\n");
-      }
+    Progress progress(request_.progress, request_.quiet, 2.0);
+    progress.set_total(total);
+    progress_ = &progress;
+    co_await scan(common);
+    if (!found_ && common != total) {
+      say("Warning: Image size mismatch!\n");
+      longer_ = a_.image->length() > common ? &a_ : &b_;
+      co_await scan(total);
     }
-    co_return result;
+    if (!found_) {
+      say("Images are identical.\n");
+      co_return 0;
+    }
+    if (found_->is_error)
+      log_error("{}", found_->text);
+    else
+      say(found_->text);
+    co_return found_->code;
   }
 
  private:
+  // What the progress counts at once, in the order of the image.
+  struct Step {
+    uint64_t bytes;
+    uint64_t left;
+  };
+  struct Run {
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+    bool in_a = false;  // else it is zeroes there
+    bool in_b = false;
+    uint64_t end() const noexcept { return offset + bytes; }
+  };
+  struct Piece : Run {
+    Step* step = nullptr;
+  };
+  struct Finding {
+    uint64_t offset;
+    int code;
+    bool is_error;
+    std::string text;
+  };
+  struct Buffers {
+    AlignedBuffer a{kPiece};
+    AlignedBuffer b{kPiece};
+  };
+
   void say(std::string_view text) const {
     if (!request_.quiet) fmt::print("{}", text);
   }
-  int mismatch(uint64_t offset) const {
-    say(fmt::format("Content mismatch at offset {}!\n", offset));
-    return kDifferent;
+
+  // Of several, the first in the image is what is told.
+  void note(Finding finding) {
+    std::lock_guard lock(mutex_);
+    if (!found_ || finding.offset < found_->offset) found_ = std::move(finding);
+    stop_ = true;
   }
-  int failure(const Side& side, uint64_t offset, int error) const {
-    log_error("Error while reading offset {} of {}: {}", offset, side.name,
-              Error::describe_errno(error));
-    return 4;
+  void note_unknown(const Side& side) {
+    note({cursor_, 3, true, fmt::format("Sector allocation test failed for {}", side.name)});
+  }
+  Step* begin_step(uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    return &steps_.emplace_back(bytes, bytes);
+  }
+  void advance(Step& step, uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    step.left -= bytes;
+    for (; !steps_.empty() && steps_.front().left == 0; steps_.pop_front())
+      progress_->advance(steps_.front().bytes);
+  }
+
+  Task<void> scan(uint64_t end) {
+    end_ = end;
+    std::vector<Task<void>> workers;
+    for (int i = 0; i < kWorkers; ++i) workers.push_back(work());
+    co_await threads_.run(std::move(workers));
+  }
+
+  Task<void> work() {
+    Buffers buffers;
+    if (!buffers.a || !buffers.b) {
+      note({0, kFailed, true, "Could not allocate a buffer"});
+      co_return;
+    }
+    for (;;) {
+      Piece piece = co_await next_piece();
+      if (piece.bytes == 0) break;
+      if (!co_await compare(piece, buffers)) break;
+      advance(*piece.step, piece.bytes);
+    }
+  }
+
+  // The next one that is not zeroes in both; none is left when `bytes` is 0.
+  Task<Piece> next_piece() {
+    Mutex::Lock lock = co_await cursor_lock_.lock();
+    while (cursor_ < end_ && !stop_) {
+      if (cursor_ >= run_.end()) {
+        if (!co_await find_run()) break;
+        step_end_ = cursor_;
+      }
+      if (!run_.in_a && !run_.in_b) {
+        advance(*begin_step(run_.bytes), run_.bytes);
+        cursor_ = run_.end();
+        continue;
+      }
+      if (cursor_ == step_end_) {
+        step_end_ = std::min(run_.end(), cursor_ + kStep);
+        step_ = begin_step(step_end_ - cursor_);
+      }
+      Piece piece{run_, step_};
+      piece.offset = cursor_;
+      piece.bytes = std::min(kPiece, step_end_ - cursor_);
+      cursor_ += piece.bytes;
+      co_return piece;
+    }
+    co_return Piece();
+  }
+
+  // What is at the cursor. False, too: something was found.
+  Task<bool> find_run() {
+    run_ = {cursor_, end_ - cursor_};
+    if (longer_ != nullptr) {
+      auto status = co_await longer_->image->block_status(run_.offset, run_.bytes);
+      if (!status) co_return note_unknown(*longer_), false;
+      run_.bytes = std::min(run_.bytes, status->status.bytes);
+      bool holds = !is_zero(*status) && status->status.flags.has(StatusFlag::allocated);
+      (longer_ == &a_ ? run_.in_a : run_.in_b) = holds;
+      co_return true;
+    }
+    auto in_a = co_await a_.image->block_status(run_.offset, run_.bytes);
+    if (!in_a) co_return note_unknown(a_), false;
+    auto in_b = co_await b_.image->block_status(run_.offset, run_.bytes);
+    if (!in_b) co_return note_unknown(b_), false;
+    run_.bytes = std::min({run_.bytes, in_a->status.bytes, in_b->status.bytes});
+    run_.in_a = !is_zero(*in_a);
+    run_.in_b = !is_zero(*in_b);
+    if (!request_.strict || in_a->status.flags == in_b->status.flags) co_return true;
+    note({cursor_, kDifferent, false,
+          fmt::format("Strict mode: Offset {} block status mismatch!\n", cursor_)});
+    co_return false;
   }
 
   static bool is_zero(const io::ChainStatus& chain) noexcept {
     return chain.status.flags.has(StatusFlag::zero);
   }
-  static bool is_allocated(const io::ChainStatus& chain) noexcept {
-    return chain.status.flags.has(StatusFlag::allocated);
+
+  // False: something to be told of was found.
+  Task<bool> compare(const Piece& piece, Buffers& buffers) {
+    if (piece.in_a && !co_await fetch(a_, piece, buffers.a)) co_return false;
+    if (piece.in_b && !co_await fetch(b_, piece, buffers.b)) co_return false;
+    const std::byte* a = buffers.a.data();
+    const std::byte* b = buffers.b.data();
+    std::optional<uint64_t> at = piece.in_a && piece.in_b
+                                     ? first_difference(a, b, piece.bytes)
+                                     : first_nonzero(piece.in_a ? a : b, piece.bytes);
+    if (!at) co_return true;
+    uint64_t offset = piece.offset + *at;
+    note({offset, kDifferent, false, fmt::format("Content mismatch at offset {}!\n", offset)});
+    co_return false;
   }
 
-  static Task<void> fetch(Side& side, Side::Part& part, uint64_t offset, uint64_t bytes) {
-    part.status = co_await side.image->preadv(offset, IoVector::buffer(part.buffer.data(), bytes));
+  Task<bool> fetch(const Side& side, const Piece& piece, AlignedBuffer& buffer) {
+    Status status =
+        co_await side.image->preadv(piece.offset, IoVector::buffer(buffer.data(), piece.bytes));
+    if (status.ok()) co_return true;
+    note({piece.offset, 4, true,
+          fmt::format("Error while reading offset {} of {}: {}", piece.offset, side.name,
+                      Error::describe_errno(status.error_number()))});
+    co_return false;
   }
 
   // Offset of the first unit that differs.
@@ -124,90 +256,22 @@ class Comparison {
     return std::nullopt;
   }
 
-  Task<int> compare_common(uint64_t common) {
-    for (uint64_t offset = 0; offset < common;) {
-      auto in_a = co_await a_.image->block_status(offset, common - offset);
-      if (!in_a) co_return status_failure(a_);
-      auto in_b = co_await b_.image->block_status(offset, common - offset);
-      if (!in_b) co_return status_failure(b_);
-      uint64_t bytes = std::min({in_a->status.bytes, in_b->status.bytes, common - offset});
-      bool zero_a = is_zero(*in_a);
-      bool zero_b = is_zero(*in_b);
-      if (request_.strict && in_a->status.flags != in_b->status.flags) {
-        say(fmt::format("Strict mode: Offset {} block status mismatch!\n", offset));
-        co_return kDifferent;
-      }
-      if (zero_a && zero_b) {
-        progress_->advance(bytes);
-      } else {
-        int result =
-            co_await compare_run(offset, bytes, zero_a ? nullptr : &a_, zero_b ? nullptr : &b_);
-        if (result != 0) co_return result;
-      }
-      offset += bytes;
-    }
-    co_return 0;
-  }
-
-  // A side that is null is zeroes there.
-  Task<int> compare_run(uint64_t offset, uint64_t bytes, Side* a, Side* b) {
-    TaskScope reads;
-    auto start = [&](int part, uint64_t done) {
-      uint64_t size = std::min<uint64_t>(kBufferSize, bytes - done);
-      for (Side* side : {a, b})
-        if (side != nullptr) reads.spawn(fetch(*side, side->parts[part], offset + done, size));
-    };
-    int result = 0;
-    start(0, 0);
-    int part = 0;
-    for (uint64_t done = 0; done < bytes && result == 0; part ^= 1) {
-      co_await reads.join();
-      uint64_t size = std::min<uint64_t>(kBufferSize, bytes - done);
-      if (done + size < bytes) start(part ^ 1, done + size);
-      result = judge(offset + done, size, a, b, part);
-      done += size;
-      if (result == 0) progress_->advance(size);
-    }
-    co_await reads.join();
-    co_return result;
-  }
-
-  int judge(uint64_t offset, uint64_t bytes, Side* a, Side* b, int part) const {
-    for (const Side* side : {a, b})
-      if (side != nullptr && !side->parts[part].status.ok())
-        return failure(*side, offset, side->parts[part].status.error_number());
-    std::optional<uint64_t> at;
-    if (a != nullptr && b != nullptr)
-      at = first_difference(a->parts[part].buffer.data(), b->parts[part].buffer.data(), bytes);
-    else
-      at = first_nonzero((a != nullptr ? a : b)->parts[part].buffer.data(), bytes);
-    return at ? mismatch(offset + *at) : 0;
-  }
-
-  Task<int> check_zero_tail(Side& side, uint64_t offset, uint64_t end) {
-    while (offset < end) {
-      auto status = co_await side.image->block_status(offset, end - offset);
-      if (!status) co_return status_failure(side);
-      uint64_t bytes = status->status.bytes;
-      if (!is_zero(*status) && is_allocated(*status)) {
-        int result = co_await compare_run(offset, bytes, &side, nullptr);
-        if (result != 0) co_return result;
-      } else {
-        progress_->advance(bytes);
-      }
-      offset += bytes;
-    }
-    co_return 0;
-  }
-
-  static int status_failure(const Side& side) {
-    log_error("Sector allocation test failed for {}", side.name);
-    return 3;
-  }
-
   const Request& request_;
-  Side& a_;
-  Side& b_;
+  const Side& a_;
+  const Side& b_;
+  const Side* longer_ = nullptr;  // of which the end is compared with zeroes
+  DiskThreads threads_;
+
+  Mutex cursor_lock_;
+  uint64_t cursor_ = 0;
+  uint64_t end_ = 0;
+  Run run_;  // where the cursor is
+  Step* step_ = nullptr;
+  uint64_t step_end_ = 0;
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;  // of what follows
+  std::optional<Finding> found_;
+  std::deque<Step> steps_;
   Progress* progress_ = nullptr;
 };
 

@@ -3,6 +3,8 @@
 // Copying images into another.
 #pragma once
 
+#include <atomic>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -29,7 +31,8 @@ struct CopyOptions {
   uint64_t bytes_per_second = 0;    // 0: no limit
 };
 
-// Copies the sources, one behind the other, over the beginning of the target.
+// Copies the sources, one behind the other, over the beginning of the target. What is neither
+// packed nor slowed down is copied by several threads.
 class ImageCopy {
  public:
   ImageCopy(std::vector<Backend*> sources, Backend& target, CopyOptions options,
@@ -44,6 +47,7 @@ class ImageCopy {
     uint64_t offset = 0;  // in the target
     uint64_t bytes = 0;
     Kind kind = Kind::data;
+    bool ends_run = false;
   };
   struct Place {
     Backend* image = nullptr;
@@ -68,7 +72,9 @@ class ImageCopy {
                               Turnstile::Turn& turn);
   Task<void> write_zeroes(uint64_t offset, uint64_t bytes);
   Task<void> keep_to_rate(uint64_t bytes);
-  void fail(const Error& error);
+  bool copies_memory() const noexcept;
+  void advance(const Piece& piece);
+  void fail(const Error& error, uint64_t offset);
 
   std::vector<Backend*> sources_;
   Backend& target_;
@@ -83,8 +89,12 @@ class ImageCopy {
   uint64_t cursor_ = 0;
   Piece run_;  // where the cursor is: of one kind
   Turnstile order_;
-  TimePoint next_write_{};  // where the rate is limited
-  std::optional<Error> failed_;
+  TimePoint next_write_{};      // where the rate is limited
+  std::mutex mutex_;            // of what follows, and of the progress
+  uint64_t copied_ = 0;         // that the progress does not know of yet
+  std::optional<Error> error_;  // the first in the image
+  uint64_t error_offset_ = 0;
+  std::atomic<bool> failed_{false};
 };
 
 }  // namespace strata::tools

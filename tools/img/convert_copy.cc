@@ -7,15 +7,17 @@
 #include "block/aio/aio_context.h"
 #include "block/base/aligned_buffer.h"
 #include "block/base/log.h"
-#include "block/coro/scope.h"
 #include "tools/img/convert.h"
+#include "tools/img/disk_threads.h"
 #include "tools/img/host_copy.h"
 
 namespace strata::tools {
 namespace {
 
-constexpr uint64_t kBufferSize = 2 << 20;
-constexpr uint64_t kPackedAtOnce = 256 << 10;
+constexpr uint64_t kBufferSize = 512 << 10;  // stays in a processor's cache until it is written
+constexpr unsigned kThreads = 2;             // one reads while the other writes
+constexpr uint64_t kProgressStep = 2 << 20;
+constexpr uint64_t kPackedAtOnce = 128 << 10;
 constexpr uint64_t kCopiedInHost = 64 << 20;
 constexpr uint64_t kMaxZeroRun = 1 << 30;
 
@@ -72,8 +74,10 @@ ImageCopy::Place ImageCopy::locate(uint64_t offset) const noexcept {
   return {};
 }
 
-void ImageCopy::fail(const Error& error) {
-  if (!failed_) failed_ = error;
+void ImageCopy::fail(const Error& error, uint64_t offset) {
+  std::lock_guard lock(mutex_);
+  if (!error_ || offset < error_offset_) error_ = error, error_offset_ = offset;
+  failed_ = true;
 }
 
 // Finds out of what kind the bytes at the cursor are.
@@ -144,6 +148,7 @@ Task<ImageCopy::Piece> ImageCopy::next_piece() {
   if (piece.bytes > most) piece.bytes = most - (piece.kind == Kind::data ? cursor_ % most : 0);
   piece = whole_units(piece);
   cursor_ += piece.bytes;
+  piece.ends_run = cursor_ >= run_.offset + run_.bytes;
   co_return piece;
 }
 
@@ -281,19 +286,29 @@ Task<void> ImageCopy::copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn
 
 Task<void> ImageCopy::work() {
   AlignedBuffer buffer(std::max(kBufferSize, cluster_));
+  Piece piece;
   try {
     if (!buffer) throw Error::from_errno(ENOMEM, "Could not allocate a buffer");
     for (;;) {
-      Piece piece = co_await next_piece();
+      piece = co_await next_piece();
       if (piece.bytes == 0) break;
       // Drawn at once, before the next piece can be asked for.
       Turnstile::Turn turn = order_.draw();
       co_await copy(piece, buffer.data(), turn);
-      if (!progress_.is_shown() || is_work(piece)) progress_.advance(piece.bytes);
+      advance(piece);
     }
   } catch (const Error& error) {
-    fail(error);
+    fail(error, piece.offset);
   }
+}
+
+// In steps as large as qemu-img's, which show.
+void ImageCopy::advance(const Piece& piece) {
+  std::lock_guard lock(mutex_);
+  if (!progress_.is_shown() || is_work(piece)) copied_ += piece.bytes;
+  uint64_t step = cluster_ != 0 ? cluster_ : kProgressStep;
+  if (piece.ends_run || (piece.offset + piece.bytes) % step == 0)
+    progress_.advance(std::exchange(copied_, 0));
 }
 
 // How much data there is: what is shown as it goes is how much of it has been copied.
@@ -309,16 +324,24 @@ Task<uint64_t> ImageCopy::count_data() {
   co_return bytes;
 }
 
+// Packing has threads of its own; the host copies, a limited rate is kept to, and what cannot be
+// read is told of, in one.
+bool ImageCopy::copies_memory() const noexcept {
+  return !options_.compressed && !options_.in_host && options_.bytes_per_second == 0 &&
+         !options_.salvage;
+}
+
 Task<void> ImageCopy::run() {
   if (options_.compressed && cluster_ == 0) throw Error("invalid cluster size");
   // Of a damaged source all that cannot be asked about is named before anything is copied.
   bool counted = progress_.is_shown() || options_.salvage;
   uint64_t data = counted ? co_await count_data() : total_;
   progress_.set_total(progress_.is_shown() ? data : total_);
-  TaskScope scope;
-  for (int i = 0; i < options_.workers; ++i) scope.spawn(work());
-  co_await scope.join();
-  if (failed_) throw *failed_;
+  std::vector<Task<void>> workers;
+  for (int i = 0; i < options_.workers; ++i) workers.push_back(work());
+  DiskThreads threads(copies_memory() ? kThreads : 0);
+  co_await threads.run(std::move(workers));
+  if (error_) throw *error_;
 }
 
 }  // namespace strata::tools

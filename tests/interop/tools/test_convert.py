@@ -142,6 +142,36 @@ def test_a_command_says_what_qemu_img_does(images, tmp_path, line):
     assert ours == theirs
 
 
+def test_of_several_differences_the_first_is_told(tmp_path):
+    """Whichever of the threads comes upon one first."""
+    size = 32 << 20
+    data = bytearray(os.urandom(1 << 20) * 32)
+    (tmp_path / "a").write_bytes(data)
+    places = [19 << 20, (21 << 20) + 512, (25 << 20) + 1024, size - 512]
+    for number, place in enumerate(places):
+        for each in places[number:]:
+            data[each + 5] ^= 1
+        (tmp_path / "b").write_bytes(data + (b"x" if number == 2 else b""))
+        lines = [f"compare -f raw -F raw {pair}" for pair in ("a b", "b a")]
+        for line in lines * 3:
+            ours, theirs = (compare.run(program, line.split(), tmp_path)
+                            for program in (compare.OURS / "qemu-img", shutil.which("qemu-img")))
+            assert ours == theirs and str(place) in ours[1]
+        for each in places[number:]:
+            data[each + 5] ^= 1
+
+
+def test_what_only_the_longer_image_has_is_told(tmp_path):
+    data = bytes(1 << 20)
+    (tmp_path / "a").write_bytes(data)
+    for tail in (bytes(9 << 20), bytes(6 << 20) + b"1" + bytes(1 << 20) + b"2"):
+        (tmp_path / "b").write_bytes(data + tail)
+        for line in ("compare a b", "compare b a", "compare -s a b"):
+            ours, theirs = (compare.run(program, line.split(), tmp_path)
+                            for program in (compare.OURS / "qemu-img", shutil.which("qemu-img")))
+            assert ours == theirs
+
+
 def test_a_map_as_json_has_what_qemu_img_tells(images, tmp_path):
     """Newer members come on top. Where zeroes are preallocated is told by one of them only."""
     for name in ("a.raw", "b.qcow2", "o.qcow2", "packed.qcow2"):

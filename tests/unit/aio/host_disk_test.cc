@@ -400,5 +400,23 @@ TEST_CASE("A file in memory is read and written without suspending") {
   }(disk));
 }
 
+TEST_CASE("A context without threads writes to the page cache itself") {
+  AioContext context("test");
+  context.set_thread_pool_limits({.min = 0, .max = 0});
+  auto disk = make_disk({DiskEngine::threads, false});
+  context.run_to_completion([](HostDisk& disk) -> Task<void> {
+    AlignedBuffer out = pattern(2 * kLargestInline, 1);
+    DiskRequest request(disk, DiskRequest::Op::write, 0, view(out), false);
+    CHECK_FALSE(disk.start(request));
+    CHECK(request.result == int64_t(out.size()));
+    AlignedBuffer in(out.size());
+    Result<size_t> got = co_await disk.read(0, view(in));
+    CHECK(got.ok());
+    CHECK(same(in, out));
+    Status flushed = co_await disk.flush();
+    CHECK(flushed.ok());
+  }(*disk));
+}
+
 }  // namespace
 }  // namespace strata

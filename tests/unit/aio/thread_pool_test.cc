@@ -36,6 +36,17 @@ TEST_CASE("A pool calls functions in other threads and returns what they give or
   context.run_to_completion(call_things(context.service<ThreadPool>()));
 }
 
+TEST_CASE("Where no thread is allowed, the context does the work") {
+  AioContext context("test");
+  context.set_thread_pool_limits({.min = 0, .max = 0});
+  auto& pool = context.service<ThreadPool>();
+  std::thread::id there = context.run_to_completion([](ThreadPool& pool) -> Task<std::thread::id> {
+    co_return co_await pool.run([] { return std::this_thread::get_id(); });
+  }(pool));
+  CHECK(there == std::this_thread::get_id());
+  CHECK(pool.threads() == 0);
+}
+
 struct Load {
   std::atomic<size_t> now{0};
   std::atomic<size_t> most{0};
