@@ -64,10 +64,12 @@ Task<Result<Repair>> repair_image(Image& image, CheckFix fix, CheckReport report
     Result<CheckResult> look = co_await check_image(image, {}, nullptr);
     if (!look) co_return look.status();
     repair.now = *look;
-    bool more = look->leaks != 0 || (fix.errors && !look->found_nothing());
-    if (!more || turns == kMostTurns) break;
+    if (!fix.errors || look->found_nothing() || turns == kMostTurns) break;
     turn = co_await check_image(image, fix, only_what_is_mended(report));
-    if (!turn) co_return turn.status();
+    if (!turn) {
+      ++repair.mended.check_errors;  // what is left of the image is told by who looks again
+      break;
+    }
     add_turn(repair.mended, *turn);
   }
   co_return repair;

@@ -56,8 +56,9 @@ struct Repair {
   std::optional<CheckResult> now;
 };
 
-// The same until there is nothing more to be mended, or so many turns are over that there would
-// always be something. Structures that lie over one another change each other as they are mended.
+// The same; and where errors are mended, until there is nothing more to be mended, or so many turns
+// are over that there would always be something. Structures that lie over one another change each
+// other as they are mended.
 Task<Result<Repair>> repair_image(Image& image, CheckFix fix, CheckReport report);
 
 // The same for an image in use, of which only leaks can be mended. Requests are held up for a

@@ -52,9 +52,9 @@ Decoded<std::vector<BitmapEntry>> parse_bitmap_directory(ConstBytes bytes, uint3
     entry.granularity_bits = load_be<uint8_t>(rest, 17);
     size_t name_size = load_be<uint16_t>(rest, 18);
     size_t extra_size = load_be<uint32_t>(rest, 20);
-    if (extra_size != 0) return FormatError{EINVAL, "Bitmap extra data is not supported"};
-    size_t size = (kFixedBytes + name_size + 7) / 8 * 8;
+    size_t size = (kFixedBytes + extra_size + name_size + 7) / 8 * 8;
     if (size > rest.size()) return broken;
+    if (extra_size != 0) return FormatError{EINVAL, "Bitmap extra data is not supported"};
     entry.name = to_text(rest.subspan(kFixedBytes, name_size));
     if (!acceptable(entry, disk_size, geometry))
       return FormatError{EINVAL, fmt::format("Bitmap '{}' doesn't satisfy the constraints",
