@@ -52,8 +52,8 @@ Status unzstd(ConstBytes in, Bytes out) noexcept {
 
 // With so small a window the library's highest level finds less than this one.
 size_t fast_deflate(ConstBytes in, Bytes out) noexcept {
-  static thread_local std::unique_ptr<uint8_t[]> level_memory(
-      new (std::nothrow) uint8_t[ISAL_DEF_LVL2_MEDIUM]);
+  static thread_local std::unique_ptr<uint8_t[]> level_memory(new (std::nothrow)
+                                                                  uint8_t[ISAL_DEF_LVL2_MEDIUM]);
   if (!level_memory) return 0;
   isal_zstream stream;
   isal_deflate_init(&stream);

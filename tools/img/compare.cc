@@ -6,6 +6,7 @@
 
 #include "block/base/aligned_buffer.h"
 #include "block/coro/mutex.h"
+#include "block/coro/scope.h"
 #include "tools/img/command.h"
 #include "tools/img/disk_threads.h"
 #include "tools/img/progress.h"
@@ -142,9 +143,9 @@ class Comparison {
 
   Task<void> scan(uint64_t end) {
     end_ = end;
-    std::vector<Task<void>> workers;
-    for (int i = 0; i < kWorkers; ++i) workers.push_back(work());
-    co_await threads_.run(std::move(workers));
+    TaskScope scope;
+    for (int i = 0; i < kWorkers; ++i) scope.spawn(threads_.run(work()));
+    co_await scope.join();
   }
 
   Task<void> work() {

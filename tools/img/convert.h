@@ -3,8 +3,6 @@
 // Copying images into another.
 #pragma once
 
-#include <atomic>
-#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -13,6 +11,7 @@
 #include "block/coro/mutex.h"
 #include "block/coro/turnstile.h"
 #include "block/io/backend.h"
+#include "tools/img/disk_threads.h"
 #include "tools/img/progress.h"
 
 namespace strata::tools {
@@ -72,7 +71,7 @@ class ImageCopy {
                               Turnstile::Turn& turn);
   Task<void> write_zeroes(uint64_t offset, uint64_t bytes);
   Task<void> keep_to_rate(uint64_t bytes);
-  bool copies_memory() const noexcept;
+  Task<void> read_ahead(const Piece& piece, std::byte* buffer);
   void advance(const Piece& piece);
   void fail(const Error& error, uint64_t offset);
 
@@ -89,12 +88,11 @@ class ImageCopy {
   uint64_t cursor_ = 0;
   Piece run_;  // where the cursor is: of one kind
   Turnstile order_;
-  TimePoint next_write_{};      // where the rate is limited
-  std::mutex mutex_;            // of what follows, and of the progress
-  uint64_t copied_ = 0;         // that the progress does not know of yet
-  std::optional<Error> error_;  // the first in the image
-  uint64_t error_offset_ = 0;
-  std::atomic<bool> failed_{false};
+  TimePoint next_write_{};       // where the rate is limited
+  uint64_t copied_ = 0;          // that the progress does not know of yet
+  std::optional<Error> failed_;  // the first in the image
+  uint64_t failed_offset_ = 0;
+  std::optional<DiskThreads> readers_;
 };
 
 }  // namespace strata::tools

@@ -7,15 +7,15 @@
 #include "block/aio/aio_context.h"
 #include "block/base/aligned_buffer.h"
 #include "block/base/log.h"
+#include "block/coro/scope.h"
 #include "tools/img/convert.h"
-#include "tools/img/disk_threads.h"
 #include "tools/img/host_copy.h"
 
 namespace strata::tools {
 namespace {
 
-constexpr uint64_t kBufferSize = 512 << 10;  // stays in a processor's cache until it is written
-constexpr unsigned kThreads = 2;             // one reads while the other writes
+constexpr uint64_t kBufferSize = 512 << 10;
+constexpr unsigned kReaders = 2;
 constexpr uint64_t kProgressStep = 2 << 20;
 constexpr uint64_t kPackedAtOnce = 128 << 10;
 constexpr uint64_t kCopiedInHost = 64 << 20;
@@ -75,9 +75,9 @@ ImageCopy::Place ImageCopy::locate(uint64_t offset) const noexcept {
 }
 
 void ImageCopy::fail(const Error& error, uint64_t offset) {
-  std::lock_guard lock(mutex_);
-  if (!error_ || offset < error_offset_) error_ = error, error_offset_ = offset;
-  failed_ = true;
+  if (failed_ && failed_offset_ < offset) return;
+  failed_ = error;
+  failed_offset_ = offset;
 }
 
 // Finds out of what kind the bytes at the cursor are.
@@ -177,6 +177,11 @@ Task<void> ImageCopy::read(uint64_t offset, std::byte* buffer, uint64_t bytes) {
   }
 }
 
+Task<void> ImageCopy::read_ahead(const Piece& piece, std::byte* buffer) {
+  Task<void> reading = read(piece.offset, buffer, piece.bytes);
+  return readers_ ? readers_->run(std::move(reading)) : std::move(reading);
+}
+
 Task<void> ImageCopy::keep_to_rate(uint64_t bytes) {
   if (options_.bytes_per_second == 0) co_return;
   AioContext& context = *AioContext::current();
@@ -265,7 +270,7 @@ Task<void> ImageCopy::copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn
     co_return co_await copy_in_host(piece, buffer, turn);
   // Without looking for zeroes, all of the target is to be allocated.
   bool as_data = is_work(piece);
-  if (piece.kind == Kind::data) co_await read(piece.offset, buffer, piece.bytes);
+  if (piece.kind == Kind::data) co_await read_ahead(piece, buffer);
   if (options_.in_order || options_.compressed)
     co_await turn.wait();
   else
@@ -304,7 +309,6 @@ Task<void> ImageCopy::work() {
 
 // In steps as large as qemu-img's, which show.
 void ImageCopy::advance(const Piece& piece) {
-  std::lock_guard lock(mutex_);
   if (!progress_.is_shown() || is_work(piece)) copied_ += piece.bytes;
   uint64_t step = cluster_ != 0 ? cluster_ : kProgressStep;
   if (piece.ends_run || (piece.offset + piece.bytes) % step == 0)
@@ -324,24 +328,24 @@ Task<uint64_t> ImageCopy::count_data() {
   co_return bytes;
 }
 
-// Packing has threads of its own; the host copies, a limited rate is kept to, and what cannot be
-// read is told of, in one.
-bool ImageCopy::copies_memory() const noexcept {
-  return !options_.compressed && !options_.in_host && options_.bytes_per_second == 0 &&
-         !options_.salvage;
-}
-
 Task<void> ImageCopy::run() {
   if (options_.compressed && cluster_ == 0) throw Error("invalid cluster size");
   // Of a damaged source all that cannot be asked about is named before anything is copied.
   bool counted = progress_.is_shown() || options_.salvage;
   uint64_t data = counted ? co_await count_data() : total_;
   progress_.set_total(progress_.is_shown() ? data : total_);
-  std::vector<Task<void>> workers;
-  for (int i = 0; i < options_.workers; ++i) workers.push_back(work());
-  DiskThreads threads(copies_memory() ? kThreads : 0);
-  co_await threads.run(std::move(workers));
-  if (error_) throw *error_;
+  AioContext& context = *AioContext::current();
+  ThreadPoolLimits limits = context.thread_pool_limits();
+  // Packing has threads of its own; and what cannot be read is told of in order.
+  if (!options_.compressed && !options_.in_host && !options_.salvage) {
+    readers_.emplace(kReaders);
+    context.set_thread_pool_limits({.min = 0, .max = 0});
+  }
+  TaskScope scope;
+  for (int i = 0; i < options_.workers; ++i) scope.spawn(work());
+  co_await scope.join();
+  context.set_thread_pool_limits(limits);
+  if (failed_) throw *failed_;
 }
 
 }  // namespace strata::tools

@@ -6,7 +6,6 @@
 #include <thread>
 
 #include "block/aio/run_in.h"
-#include "block/coro/scope.h"
 
 namespace strata::tools {
 
@@ -17,20 +16,13 @@ DiskThreads::DiskThreads(unsigned most) {
       threads_.emplace_back("disk").context().set_thread_pool_limits({.min = 0, .max = 0});
   } catch (const std::system_error&) {  // those that there are will do
   }
+  next_ = threads_.begin();
 }
 
-Task<void> DiskThreads::run(std::vector<Task<void>> tasks) {
-  TaskScope scope;
-  auto thread = threads_.begin();
-  for (Task<void>& task : tasks) {
-    if (threads_.empty()) {
-      scope.spawn(std::move(task));
-      continue;
-    }
-    scope.spawn(run_in(thread->context(), std::move(task)));
-    if (++thread == threads_.end()) thread = threads_.begin();
-  }
-  co_await scope.join();
+Task<void> DiskThreads::run(Task<void> task) {
+  if (threads_.empty()) return task;
+  if (next_ == threads_.end()) next_ = threads_.begin();
+  return run_in((next_++)->context(), std::move(task));
 }
 
 }  // namespace strata::tools
