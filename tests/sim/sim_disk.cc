@@ -186,7 +186,9 @@ SimHost::SimHost(Random& random)
 
 SimDisk& SimHost::disk(const std::string& name) {
   std::unique_ptr<SimDisk>& disk = disks_[name];
-  if (!disk) disk = std::make_unique<SimDisk>();
+  if (disk) return *disk;
+  disk = std::make_unique<SimDisk>();
+  disk->most_bytes = most_bytes;
   return *disk;
 }
 

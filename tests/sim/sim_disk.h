@@ -74,6 +74,8 @@ class SimHost : public DriverDescriptor {
   Random& random() noexcept { return random_; }
   // How often a request gives others a turn before it is done, in 1000.
   unsigned yields = 300;
+  // Of disks that are made from now on.
+  uint64_t most_bytes = UINT64_MAX;
 
  private:
   Random& random_;
