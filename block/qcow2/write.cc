@@ -45,7 +45,7 @@ Task<Status> Image::write_announced(uint64_t offset, IoVector from) {
       const auto* data = run.get_if<Data>();
       if (data != nullptr && data->in_place && !may_hold_metadata(data->host, from.size()) &&
           !file_.edge().node().io().hears_events) [[likely]]
-        co_return co_await io::pwritev(*data_, data->host.value, from);
+        co_return co_await write_data(data->host, GuestOffset(offset), from);
     }
   }
   co_return co_await write_mapped(offset, from);

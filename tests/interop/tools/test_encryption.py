@@ -70,7 +70,8 @@ def test_luks_is_read_by_the_other(tmp_path, writer, reader, cipher, mode, ivgen
 @pytest.mark.parametrize("method, cluster, subclusters, data_file", CLUSTERS)
 def test_encrypted_qcow2_is_read_by_the_other(tmp_path, writer, reader, method, cluster,
                                               subclusters, data_file):
-    """Attack S8: what is copied around a write is encrypted for the place it is copied to."""
+    """Attack S8: what is copied around a write is encrypted for the place it is copied to; so is
+    what is written over what is there."""
     options = (f"encrypt.format={method},encrypt.key-secret=s,cluster_size={cluster},"
                f"extended_l2={subclusters}")
     if method == "luks":
@@ -81,8 +82,10 @@ def test_encrypted_qcow2_is_read_by_the_other(tmp_path, writer, reader, method, 
     run(writer, "qemu-img", "create", "-q", *SECRET, "-f", "qcow2", "-o", options, "x.qcow2",
         "4M", cwd=tmp_path)
     io(writer, image, "write -P 0x5a 0 300k", "write -P 7 2000k 5k", "write -P 9 3000k 512",
-       "write -z 64k 128k", "write -P 8 100k 1k", cwd=tmp_path)
-    io(reader, image, "read -P 0x5a 0 64k", "read -P 0 64k 36k", "read -P 8 100k 1k",
+       "write -z 64k 128k", "write -P 8 100k 1k", "write -P 6 16k 8k", "write -P 5 33333 77",
+       cwd=tmp_path)
+    io(reader, image, "read -P 0x5a 0 16k", "read -P 6 16k 8k", "read -P 0x5a 24k 8757",
+       "read -P 5 33333 77", "read -P 0x5a 33410 32126", "read -P 0 64k 36k", "read -P 8 100k 1k",
        "read -P 0 101k 91k", "read -P 0x5a 192k 108k", "read -P 7 2000k 5k", "read -P 0 2005k 100k",
        "read -P 9 3000k 512", cwd=tmp_path)
     run("qemu", "qemu-img", "check", "-q", *SECRET, "--image-opts", image, cwd=tmp_path)
