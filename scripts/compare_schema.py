@@ -18,6 +18,8 @@ import sys
 
 # Members of ours beside the reference's, by where they are.
 ADDITIONS = {
+    "blockdev-add (arg-type)/luks": {"unlock-time"},
+    "blockdev-add (arg-type)/qcow2.encrypt/luks": {"unlock-time"},
     "block-export-add (arg-type)/nbd": {"nbd-server"},
     "block-export-add (arg-type)/vhost-user-blk": {"iothread-vq-mapping"},
     "nbd-server-start (arg-type)": {"id", "tls-required"},
