@@ -91,6 +91,15 @@ def test_is_refused_in_the_same_words(images, line):
         theirs.returncode, theirs.stdout)
 
 
+@pytest.mark.parametrize("offset, taken", [("-1", "-1"),
+                                           ("9223372036854775808", "-9223372036854775808")])
+def test_an_offset_that_wraps_is_out_of_range(images, offset, taken):
+    """In the words of QEMU 10.2."""
+    done = run(OURS, "-f", "raw", "-o", offset, "a.img", check=False, cwd=images, timeout=20)
+    assert done.returncode == 1
+    assert done.stdout.endswith(f"Value '{taken}' is out of range for parameter 'offset'\n")
+
+
 def test_help_and_version():
     ours, theirs = (run(program, "--help").stdout for program in (OURS, "qemu-nbd"))
     options = re.compile(r"--[a-z-]+")
