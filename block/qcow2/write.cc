@@ -177,9 +177,18 @@ Image::Plan Image::plan_write(GuestOffset offset, uint64_t bytes,
   plan.range = {offset.value, bytes - left};
   ByteRange unit =
       plan.range.aligned_out(plan.way == Way::replace ? size : geometry_.subcluster_size());
-  // Around what stays there is data, which others may be writing to.
-  uint64_t start = first_way == Way::in_place ? plan.range.offset : unit.offset;
-  uint64_t end = last_way == Way::in_place ? plan.range.end() : unit.end();
+  // Around what stays there is data, which others may be writing to: in a subcluster that is data
+  // already, too.
+  auto is_data = [&](const L2Entry& entry, uint64_t at) {
+    uint64_t index = geometry_.in_cluster(GuestOffset(at)) / geometry_.subcluster_size();
+    return plan.way == Way::reserved && entry.subcluster(static_cast<unsigned>(index), geometry_,
+                                                         has_data_file()) == SubclusterKind::normal;
+  };
+  bool stays_before = first_way == Way::in_place || is_data(entries[0], plan.range.offset);
+  bool stays_behind =
+      last_way == Way::in_place || is_data(entries[plan.clusters - 1], plan.range.end() - 1);
+  uint64_t start = stays_before ? plan.range.offset : unit.offset;
+  uint64_t end = stays_behind ? plan.range.end() : unit.end();
   plan.unit = {start, end - start};
   return plan;
 }
@@ -323,7 +332,8 @@ L2Entry Image::linked_entry(const Plan& plan, const L2Entry& old, GuestCluster c
   uint64_t first = std::max(plan.unit.offset, start) - start;
   uint64_t last = std::min(plan.unit.end(), start + geometry_.cluster_size()) - start;
   entry.bitmap = old.bitmap;
-  for (uint64_t at = first; at < last; at += geometry_.subcluster_size()) {
+  for (uint64_t at = align_down(first, geometry_.subcluster_size()); at < last;
+       at += geometry_.subcluster_size()) {
     uint64_t index = at / geometry_.subcluster_size();
     entry.bitmap |= uint64_t{1} << index;
     entry.bitmap &= ~(uint64_t{1} << (index + 32));

@@ -77,12 +77,13 @@ constexpr uint64_t kBlock = 512;
 constexpr size_t kThreads = 3;
 
 struct World {
-  explicit World(bool extended = false) {
+  explicit World(bool extended = false) : World(extended, extended ? 16384 : 4096) {}
+  World(bool extended, uint64_t cluster_size) {
     SharedDisk::data().clear();
     qapi::BlockdevCreateOptionsQcow2 create;
     create.file = file();
     create.size = kSize;
-    create.cluster_size = extended ? 16384 : 4096;
+    create.cluster_size = cluster_size;
     create.extended_l2 = extended;
     context.run_to_completion(qcow2::create(loop, layer, create));
     qapi::BlockdevOptions options;
@@ -204,7 +205,43 @@ Task<void> check_often(World& world) {
   } while (world.working != 0);
 }
 
+Task<void> write_filled(World& world, uint64_t offset, uint64_t bytes, int value) {
+  std::vector<std::byte> data(bytes, std::byte(value));
+  Status status = co_await world.user.pwritev(offset, IoVector::buffer(data.data(), bytes));
+  if (!status.ok()) throw Error("write failed");
+}
+
+// The first kilobytes of a cluster of 64 KiB, which has subclusters of 2 KiB: one that is zero, and
+// one of data that two write to at once, each to his part.
+Task<void> share_a_subcluster(World& world, bool data_first) {
+  uint64_t zero = data_first ? 2048 : 0;
+  co_await write_filled(world, 0, 4096, 1);
+  if (!(co_await world.user.pwrite_zeroes(zero, 2048)).ok()) throw Error("zeroes failed");
+  TaskScope scope;
+  scope.spawn(write_filled(world, data_first ? 512 : 0, data_first ? 3584 : 2560, 2));
+  scope.spawn(write_filled(world, data_first ? 0 : 2560, 512, 3));
+  co_await scope.join();
+  std::vector<std::byte> back(4096);
+  (void)co_await world.user.preadv(0, IoVector::buffer(back.data(), back.size()));
+  for (uint64_t i = 0; i < 4096; ++i) {
+    int wanted = data_first ? (i < 512 ? 3 : 2) : i < 2560 ? 2 : i < 3072 ? 3 : 1;
+    if (back[i] != std::byte(wanted)) throw Error("byte {} was lost", i);
+  }
+}
+
 }  // namespace
+
+TEST_CASE("who writes beside another in a subcluster of data takes nothing from him") {
+  World behind(true, 65536);
+  behind.context.run_to_completion(share_a_subcluster(behind, false));
+  check_sound(behind);
+}
+
+TEST_CASE("who writes before another in a subcluster of data takes nothing from him") {
+  World before(true, 65536);
+  before.context.run_to_completion(share_a_subcluster(before, true));
+  check_sound(before);
+}
 
 TEST_CASE("more writers than cached slices all finish") {
   World world;
