@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "block/base/error.h"
+#include "block/base/log.h"
 #include "block/qcow2/amend.h"
 #include "block/qcow2/image.h"
 
@@ -107,7 +108,13 @@ Task<Status> Image::expand_table(HostOffset table, uint64_t references) {
 Task<Result<Image::TableUses>> Image::all_l2_tables() {
   TableUses tables = uses_of_active_tables();
   for (size_t i = 0; i < snapshots_.size(); ++i) {
-    Result<std::vector<std::byte>> l1 = co_await read_l1(i);
+    Result<std::vector<std::byte>> l1 = Status::error(EIO);
+    try {
+      l1 = co_await read_l1(i);
+    } catch (const Error& error) {
+      log_error("{}", error.text());
+      l1 = Status::error(error.error_number());
+    }
     if (!l1) co_return l1.status();
     add_uses(tables, *l1);
   }

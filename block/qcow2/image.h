@@ -70,7 +70,7 @@ struct SnapshotTable {
 
 class Allocation;
 
-class Image {
+class Image final : RefcountTableOwner {
  public:
   explicit Image(Node& node) noexcept : node_(node) {}
   Image(const Image&) = delete;
@@ -110,8 +110,11 @@ class Image {
   uint64_t size() const noexcept { return size_.load(std::memory_order_acquire); }
   bool has_data_file() const noexcept { return header_.has(kIncompatibleDataFile); }
   bool data_file_raw() const noexcept { return (header_.autoclear & kAutoclearDataFileRaw) != 0; }
-  // Nothing is to be done with it any more.
-  void abandon() noexcept { unusable_ = true; }
+  // Nothing is to be done with it any more. What the disk has stays as it is.
+  void abandon() noexcept { unusable_ = abandoned_ = true; }
+  // Why it could not be read what has to be known before the image may be written to; 0: it could,
+  // or was not needed yet.
+  int why_unguarded() const noexcept { return unguarded_; }
   bool is_unusable() const noexcept { return unusable_.load(std::memory_order_relaxed); }
 
   // --- Requests: any AioContext. As in block/graph/driver.h. ---
@@ -147,6 +150,7 @@ class Image {
   // Nothing dirty, nothing waiting to be freed afterwards.
   Task<Status> settle();
   bool is_settled() const noexcept;
+  bool is_emptying() const noexcept { return emptying_; }
   // Keeps what is on the disk as it is; requests go on in memory as far as they can.
   Task<Mutex::Lock> lock_write_back() { co_return co_await writing_back_.lock(); }
   // By id, else by name.
@@ -173,7 +177,8 @@ class Image {
   Task<Status> change_backing_file(std::string name, std::optional<std::string> format);
   // The image was found, or made, sound: it is neither dirty nor corrupt.
   Task<Status> clear_broken_flags();
-  // Nothing is mapped any more: all of the disk is what the backing file says.
+  // Nothing is mapped any more: all of the disk is what the backing file says (make_empty.cc). That
+  // is so even if it fails; then the disk has yet to follow.
   Task<Status> make_empty();
   // Much may be written behind the file's end.
   void expect_growth() noexcept {
@@ -263,7 +268,7 @@ class Image {
   Task<Status> write_first(uint64_t offset, IoVector from);
   Task<Status> write_announced(uint64_t offset, IoVector from);
   Task<Status> write_mapped(uint64_t offset, IoVector from);
-  Task<Result<uint64_t>> write_somewhere(GuestOffset offset, IoVector from);
+  Task<Result<uint64_t>> write_somewhere(GuestOffset offset, IoVector from, HostCluster& behind);
   // All of it, and says how much that is.
   Task<Result<uint64_t>> write_in_place(HostOffset host, GuestOffset guest, IoVector from);
   static bool stays(Way way) noexcept { return way == Way::reserved || way == Way::in_place; }
@@ -271,8 +276,10 @@ class Image {
   Plan plan_write(GuestOffset offset, uint64_t bytes, std::span<const L2Entry> entries) const;
   Way way_of(const L2Entry& entry, ByteRange in_cluster) const noexcept;
   Task<Status> read_entries(GuestCluster first, std::span<L2Entry> entries);
-  Task<Result<uint64_t>> write_planned(Plan plan, IoVector from);
-  Task<Status> write_allocated(const Plan& plan, IoVector from);
+  Task<Result<uint64_t>> write_planned(Plan plan, IoVector from, HostCluster& behind);
+  // The plan says afterwards how much it was.
+  Task<Status> write_allocated(Plan& plan, IoVector from, HostCluster& behind);
+  static void shorten(Plan& plan, uint64_t clusters, const Geometry& geometry) noexcept;
   Task<Status> write_shared(const Plan& plan, IoVector from);
   // Before what is fresh is written, up to `end`.
   Task<void> grow_tail(HostOffset end) {
@@ -302,7 +309,12 @@ class Image {
   Task<Status> prepare_table(L1Index index);
   // `what` they are for, as a text for the user.
   Task<Result<HostCluster>> allocate_clusters(uint64_t clusters, const char* what = nullptr);
+  // Behind what a request has got already, as far as that is free; else all in one place.
+  Task<Result<HostCluster>> allocate_behind(HostCluster behind, uint64_t& clusters);
+  Status check_allocated(HostCluster first, uint64_t clusters, const char* what);
   void free_later(HostCluster first, uint64_t clusters, FreedBy by);
+  // What waits to be given back is counted as used for good.
+  void leak_freed() noexcept;
   void free_entry(const L2Entry& old, FreedBy by);
   void free_extent(CompressedExtent extent, FreedBy by);
   // What the guard of inactive L2 tables has to know, before anything is changed.
@@ -321,6 +333,12 @@ class Image {
   // EIO at first; nothing can be done with the image afterwards.
   Status unusable() const noexcept { return Status::error(ENOMEDIUM); }
   void guard_range(uint64_t offset, uint64_t bytes);
+
+  // make_empty.cc
+  bool can_start_over() const noexcept;
+  Task<Status> start_over();
+  Task<Status> finish_emptying();
+  Task<Status> write_empty_structure();
 
   // zero.cc
   enum class Wipe : uint8_t { zero, zero_and_unmap, discard, forget };
@@ -350,6 +368,8 @@ class Image {
   Task<Dirty> take_dirty(bool all);
   Task<Status> write_dirty(Dirty& dirty);
   Task<Status> write_refcounts(Dirty& dirty);
+  Task<Status> point_to_refcount_table(HostOffset offset, uint64_t clusters);
+  Task<Status> switch_refcount_table(HostOffset offset, uint64_t clusters) override;
   Task<Status> write_tables(Dirty& dirty);
   Task<Status> flush_files();
   Task<void> put_back(Dirty& dirty, Status why);
@@ -373,6 +393,7 @@ class Image {
   using TableUses = std::map<uint64_t, uint64_t>;
   TableUses uses_of_active_tables() const;
   static void add_uses(TableUses& uses, ConstBytes l1);
+  Status check_referred(HostCluster first, uint64_t clusters) const noexcept;
   Task<Status> read_table(HostOffset table, std::vector<std::byte>& entries);
   Task<Status> change_table_refcounts(HostOffset table, uint64_t times, bool up);
   Task<Status> change_refcounts(const TableUses& tables, bool up);
@@ -386,10 +407,20 @@ class Image {
   Task<Result<std::vector<std::byte>>> read_l1(size_t index);
 
   // another refcount width (refcount_width.cc)
-  std::set<uint64_t> blocks_of_width(const Geometry& wanted) const;
+  Task<Result<std::set<uint64_t>>> blocks_of_width(const Geometry& wanted);
+  struct NewStructure {
+    HostCluster first;
+    uint64_t clusters = 0;
+    std::set<uint64_t> blocks;
+    // Over all refcounts: some to find a place for it, and the one that writes it.
+    uint64_t walks = 3;
+  };
+  // Allocates it.
+  Task<Status> place_structure(const Geometry& wanted, NewStructure& structure,
+                               const AmendProgress& progress);
   Task<Status> pack_block(const Geometry& wanted, uint64_t index, Bytes into);
-  Task<Status> write_structure(const Geometry& wanted, const std::set<uint64_t>& blocks,
-                               HostCluster first, const AmendProgress& progress);
+  Task<Status> write_structure(const Geometry& wanted, const NewStructure& structure,
+                               const AmendProgress& progress);
   Task<Status> adopt_structure(HostCluster first, uint64_t table_clusters, unsigned order);
 
   // version 2 (downgrade.cc)
@@ -413,6 +444,9 @@ class Image {
   Settings settings_;
   std::atomic<uint64_t> size_{0};
   std::atomic<bool> unusable_{false};  // corruption that forbids to go on
+  std::atomic<bool> abandoned_{false};
+  std::atomic<bool> emptying_{false};  // writing_back: before anything else is changed
+  std::atomic<int> unguarded_{0};      // errno
   std::atomic<bool> announced_{false};
   std::atomic<bool> signalled_{false};
   bool lazily_dirty_ = false;  // writing_back: the dirty bit is set, by lazy refcounts
@@ -438,6 +472,7 @@ class Image {
   std::mutex freed_mutex_;                      // for a moment, beside the metadata lock
   std::vector<Freed> freed_;
   std::atomic<uint64_t> freed_clusters_{0};
+  std::atomic<uint64_t> discarded_clusters_{0};  // of these, those that requests discarded
   bool flags_in_doubt_ = false;            // whether entries' copied flags say what refcounts say
   bool dirty_before_ = false;              // the dirty bit, before they came into doubt
   bool header_in_doubt_ = false;           // writing_back: the disk may have another than memory

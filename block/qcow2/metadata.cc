@@ -60,19 +60,40 @@ Task<Result<HostCluster>> Image::allocate_clusters(uint64_t clusters, const char
     signal_refcounts();
     co_return first;
   }
-  HostOffset at = geometry_.offset_of(*first);
+  Status status = check_allocated(*first, clusters, what_for);
+  if (!status.ok()) co_return status;
+  co_return first;
+}
+
+Task<Result<HostCluster>> Image::allocate_behind(HostCluster behind, uint64_t& clusters) {
+  if (behind.value == 0) co_return co_await allocate_clusters(clusters);
+  Result<uint64_t> got = co_await refcounts_.allocate_at(behind, clusters);
+  if (!got) {
+    signal_refcounts();
+    co_return got.status();
+  }
+  if (*got == 0) co_return co_await allocate_clusters(clusters);
+  clusters = *got;
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::cluster_alloc);
+  Status status = check_allocated(behind, clusters, nullptr);
+  if (!status.ok()) co_return status;
+  co_return behind;
+}
+
+Status Image::check_allocated(HostCluster first, uint64_t clusters, const char* what_for) {
+  HostOffset at = geometry_.offset_of(first);
   if (at.value == 0 && what_for != nullptr) {
     signal_corruption(fmt::format("Preventing invalid allocation of {} at offset 0", what_for),
                       std::nullopt, 0, true);
-    co_return Status::error(EIO);
+    return Status::error(EIO);
   }
   uint64_t bytes = clusters * geometry_.cluster_size();
   if (const char* what = metadata_at(at, bytes)) {
     signal_corruption(fmt::format("Preventing invalid write on metadata (overlaps with {})", what),
                       at, bytes, true);
-    co_return Status::error(EIO);
+    return Status::error(EIO);
   }
-  co_return first;
+  return Status();
 }
 
 // The first kind, in an order of its own, of what the user wants guarded.
@@ -170,6 +191,7 @@ void Image::free_later(HostCluster first, uint64_t clusters, FreedBy by) {
   if (clusters == 0) return;
   std::lock_guard lock(freed_mutex_);
   freed_clusters_ += clusters;
+  if (by == FreedBy::request) discarded_clusters_ += clusters;
   if (!freed_.empty()) {
     Freed& last = freed_.back();
     if (last.by == by && last.first + last.clusters == first) {
@@ -178,6 +200,12 @@ void Image::free_later(HostCluster first, uint64_t clusters, FreedBy by) {
     }
   }
   freed_.push_back({first, clusters, by});
+}
+
+void Image::leak_freed() noexcept {
+  std::lock_guard lock(freed_mutex_);
+  freed_.clear();
+  freed_clusters_ = discarded_clusters_ = 0;
 }
 
 void Image::free_entry(const L2Entry& old, FreedBy by) {

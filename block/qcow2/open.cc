@@ -8,6 +8,7 @@
 
 #include "block/base/error.h"
 #include "block/base/log.h"
+#include "block/io/debug_event.h"
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
@@ -101,9 +102,10 @@ Task<void> Image::load_l1_table() {
 Task<Status> Image::load_refcounts() {
   HostOffset at(header_.refcount_table_offset);
   std::vector<uint64_t> table(refcount_table_bytes() / 8);
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::reftable_load);
   Status status = co_await file_.read(at, std::as_writable_bytes(std::span(table)));
   if (!status.ok()) co_return status;
-  refcounts_.configure(geometry_, file_, std::move(table), at);
+  refcounts_.configure(geometry_, file_, std::move(table), at, this);
   guard_range(at.value, refcount_table_bytes());
   for (uint64_t entry : refcounts_.table()) {
     HostOffset block = RefcountTableEntry{entry}.offset();

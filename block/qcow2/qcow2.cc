@@ -120,14 +120,18 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   Task<void> close(MainLoop&) override {
     if (!node().is_writable() || image_->is_unusable()) co_return;
     co_await store_bitmaps();
+    if (int error = image_->why_unguarded())
+      log_error("Failed to flush the refcount block cache: {}", Error::describe_errno(error));
     Status status;
     if (!image_->is_settled()) status = co_await image_->settle();
-    if (status.ok()) status = co_await image_->mend_flags();
     if (status.ok()) {
+      // Where flags stay in doubt, whoever opens the image next sees to them.
+      if (!(co_await image_->mend_flags()).ok()) co_return;
       co_await image_->cut_tail();
       co_return co_await image_->fill_last_cluster();
     }
-    if (image_->is_unusable()) co_return;
+    // Whoever opens an image that was to be empty counts anew what is in it.
+    if (image_->is_unusable() || image_->is_emptying()) co_return;
     std::string why = Error::describe_errno(status.error_number());
     log_error("Failed to flush the L2 table cache: {}", why);
     log_error("Failed to flush the refcount block cache: {}", why);

@@ -29,19 +29,25 @@ uint64_t count_blocks(const std::vector<uint64_t>& table) noexcept {
 
 }  // namespace
 
-// Which blocks of the new width are needed for what the present ones tell of.
-std::set<uint64_t> Image::blocks_of_width(const Geometry& wanted) const {
-  std::set<uint64_t> needed;
-  uint64_t in_old = geometry_.refcount_block_entries();
-  uint64_t in_new = wanted.refcount_block_entries();
+// Which blocks of the new width are needed for what is in use.
+Task<Result<std::set<uint64_t>>> Image::blocks_of_width(const Geometry& wanted) {
+  std::set<uint64_t> needed{0};
+  const uint64_t in_old = geometry_.refcount_block_entries();
+  const uint64_t in_new = wanted.refcount_block_entries();
   const std::vector<uint64_t>& table = refcounts_.table();
   for (uint64_t i = 0; i < table.size(); ++i) {
     if (RefcountTableEntry{table[i]}.offset().value == 0) continue;
-    for (uint64_t block = i * in_old / in_new; block <= ((i + 1) * in_old - 1) / in_new; ++block)
-      needed.insert(block);
+    for (uint64_t block = i * in_old / in_new; block <= ((i + 1) * in_old - 1) / in_new; ++block) {
+      if (needed.contains(block)) continue;
+      uint64_t first = std::max(i * in_old, block * in_new);
+      uint64_t end = std::min((i + 1) * in_old, (block + 1) * in_new);
+      Mutex::Lock lock = co_await metadata_.lock();
+      Result<bool> used = co_await refcounts_.any_used(HostCluster(first), end - first);
+      if (!used) co_return used.status();
+      if (*used) needed.insert(block);
+    }
   }
-  if (needed.empty()) needed.insert(0);
-  return needed;
+  co_return needed;
 }
 
 Task<Status> Image::pack_block(const Geometry& wanted, uint64_t index, Bytes into) {
@@ -63,14 +69,15 @@ Task<Status> Image::pack_block(const Geometry& wanted, uint64_t index, Bytes int
 }
 
 // All blocks of the new structure and its table, into clusters that are allocated for them.
-Task<Status> Image::write_structure(const Geometry& wanted, const std::set<uint64_t>& blocks,
-                                    HostCluster first, const AmendProgress& progress) {
+Task<Status> Image::write_structure(const Geometry& wanted, const NewStructure& structure,
+                                    const AmendProgress& progress) {
+  const std::set<uint64_t>& blocks = structure.blocks;
   uint64_t cluster = geometry_.cluster_size();
   uint64_t table_clusters = geometry_.clusters_for((*blocks.rbegin() + 1) * 8);
   std::vector<std::byte> table(table_clusters * cluster);
   std::vector<std::byte> block(cluster);
-  HostCluster place = first + table_clusters;
-  uint64_t done = 0;
+  HostCluster place = structure.first + table_clusters;
+  uint64_t done = (structure.walks - 1) * blocks.size();
   for (uint64_t index : blocks) {
     std::fill(block.begin(), block.end(), std::byte{0});
     Status status = co_await pack_block(wanted, index, block);
@@ -78,9 +85,9 @@ Task<Status> Image::write_structure(const Geometry& wanted, const std::set<uint6
     if (!status.ok()) co_return status;
     store_be<uint64_t>(table, index * 8, geometry_.offset_of(place).value);
     place = place + 1;
-    progress(++done, blocks.size());
+    progress(++done, structure.walks * blocks.size());
   }
-  Status status = co_await file_.write(geometry_.offset_of(first), table);
+  Status status = co_await file_.write(geometry_.offset_of(structure.first), table);
   if (status.ok()) status = co_await file_.flush();
   co_return status;
 }
@@ -105,6 +112,35 @@ Task<Status> Image::adopt_structure(HostCluster first, uint64_t table_clusters, 
   co_return status;
 }
 
+// The place is itself counted, which may take a block more, and so another place.
+Task<Status> Image::place_structure(const Geometry& wanted, NewStructure& structure,
+                                    const AmendProgress& progress) {
+  uint64_t done = 0;
+  for (;;) {
+    Result<std::set<uint64_t>> blocks = co_await blocks_of_width(wanted);
+    if (!blocks) co_return blocks.status();
+    structure.blocks = std::move(*blocks);
+    progress(++done, structure.walks);
+    uint64_t table_bytes = (*structure.blocks.rbegin() + 1) * 8;
+    if (table_bytes > kMaxRefcountTableBytes) co_return Status::error(EFBIG);
+    uint64_t needed = geometry_.clusters_for(table_bytes) + structure.blocks.size();
+    if (needed <= structure.clusters) co_return Status();
+    if (structure.clusters != 0) {
+      free_later(structure.first, structure.clusters, FreedBy::other);
+      structure.clusters = 0;
+      Status status = co_await settle();
+      if (!status.ok()) co_return status;
+      progress(done, ++structure.walks);
+    }
+    Mutex::Lock lock = co_await metadata_.lock();
+    Result<HostCluster> place = co_await allocate_clusters(needed);
+    if (!place) co_return place.status();
+    refcounts_.take_fresh(*place, needed);
+    structure.first = *place;
+    structure.clusters = needed;
+  }
+}
+
 Task<void> Image::change_refcount_width(unsigned order, AmendProgress progress) {
   check(co_await before_first_write(), kFailed);
   check(co_await settle(), kFailed);
@@ -112,31 +148,15 @@ Task<void> Image::change_refcount_width(unsigned order, AmendProgress progress) 
   if (count_blocks(refcounts_.table()) > geometry_.clusters_for(file_.length()))
     check(Status::error(EFBIG), kFailed);
   Geometry wanted(header_.cluster_bits, order, geometry_.extended_l2());
-  HostCluster first;
-  uint64_t clusters = 0;
-  std::set<uint64_t> blocks;
-  // The place for the new structure is itself counted, which may take a block more.
-  for (uint64_t most = 0;; most = clusters) {
-    blocks = blocks_of_width(wanted);
-    uint64_t table_bytes = (*blocks.rbegin() + 1) * 8;
-    if (table_bytes > kMaxRefcountTableBytes) check(Status::error(EFBIG), kFailed);
-    clusters = std::max(most, geometry_.clusters_for(table_bytes) + blocks.size());
-    Mutex::Lock lock = co_await metadata_.lock();
-    Result<HostCluster> place = co_await allocate_clusters(clusters);
-    if (!place) check(place.status(), kFailed);
-    refcounts_.take_fresh(*place, clusters);
-    lock.unlock();
-    first = *place;
-    blocks = blocks_of_width(wanted);
-    if (geometry_.clusters_for((*blocks.rbegin() + 1) * 8) + blocks.size() <= clusters) break;
-    free_later(first, clusters, FreedBy::other);
-    check(co_await settle(), kFailed);
-    ++clusters;
-  }
+  NewStructure structure;
+  Status placed = co_await place_structure(wanted, structure, progress);
+  const HostCluster first = structure.first;
+  const uint64_t clusters = structure.clusters;
   Allocation allocation(*this, first, clusters);
+  check(placed, kFailed);
   check(co_await settle(), kFailed);
-  uint64_t table_clusters = geometry_.clusters_for((*blocks.rbegin() + 1) * 8);
-  check(co_await write_structure(wanted, blocks, first, progress), kFailed);
+  uint64_t table_clusters = geometry_.clusters_for((*structure.blocks.rbegin() + 1) * 8);
+  check(co_await write_structure(wanted, structure, progress), kFailed);
   std::vector<HostCluster> old;
   for (uint64_t entry : refcounts_.table())
     if (HostOffset at = RefcountTableEntry{entry}.offset(); at.value != 0)
@@ -146,7 +166,7 @@ Task<void> Image::change_refcount_width(unsigned order, AmendProgress progress) 
   Status status = co_await adopt_structure(first, table_clusters, order);
   allocation.linked();
   check(status, kFailed);
-  uint64_t used = table_clusters + blocks.size();
+  uint64_t used = table_clusters + structure.blocks.size();
   free_later(first + used, clusters - used, FreedBy::other);
   for (HostCluster block : old) free_later(block, 1, FreedBy::other);
   free_later(old_table, old_table_clusters, FreedBy::other);

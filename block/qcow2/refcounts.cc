@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "block/qcow2/format/refcount_block.h"
@@ -12,10 +13,13 @@
 
 namespace strata::qcow2 {
 
+using qapi::BlkdebugEvent;
+
 void Refcounts::configure(const Geometry& geometry, ImageFile file, std::vector<uint64_t> table,
-                          HostOffset offset) {
+                          HostOffset offset, RefcountTableOwner* owner) {
   geometry_ = geometry;
   file_ = file;
+  owner_ = owner;
   table_ = std::move(table);
   for (uint64_t& entry : table_) entry = load_be<uint64_t>(reinterpret_cast<std::byte*>(&entry));
   table_offset_ = table_offset_on_disk_ = offset;
@@ -81,7 +85,6 @@ Task<Result<Refcounts::Block*>> Refcounts::load(TableIndex index) {
   if (at.value > INT64_MAX - geometry_.cluster_size()) co_return Status::error(EIO);
   evict_some();
   std::vector<std::byte> bytes(geometry_.cluster_size());
-  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_load);
   Status status = co_await file_.read(at, bytes);
   if (!status.ok()) co_return status;
   Block& block = blocks_[index.value];
@@ -97,6 +100,19 @@ Task<Result<uint64_t>> Refcounts::get(HostCluster cluster) {
   if (!block) co_return block.status();
   if (*block == nullptr) co_return uint64_t{0};
   co_return value(**block, geometry_.block_index(cluster));
+}
+
+Task<Result<bool>> Refcounts::any_used(HostCluster first, uint64_t clusters) {
+  for (HostCluster at = first; at < first + clusters;) {
+    Result<Block*> block = co_await load(geometry_.table_index(at));
+    if (!block) co_return block.status();
+    HostCluster end =
+        std::min(first + clusters, geometry_.first_cluster(geometry_.table_index(at) + 1));
+    for (; *block != nullptr && at < end; ++at)
+      if (value(**block, geometry_.block_index(at)) != 0) co_return true;
+    at = end;
+  }
+  co_return false;
 }
 
 // The first `clusters` free clusters in a row at or behind `from`.
@@ -127,6 +143,7 @@ Refcounts::Block& Refcounts::add_block(TableIndex index, HostCluster at) {
   block.bytes.assign(geometry_.cluster_size(), std::byte{0});
   block.at = geometry_.offset_of(at);
   block.used = ++clock_;
+  block.on_disk = false;
   mark_all(block);
   table_[index.value] = block.at.value;
   dirty_table_pieces_[index.value * 8 / kPieceBytes] = true;
@@ -136,13 +153,8 @@ Refcounts::Block& Refcounts::add_block(TableIndex index, HostCluster at) {
 
 // A block for clusters that have none, in a cluster wherever one is free.
 Task<Status> Refcounts::create_block(TableIndex index) {
-  if (index.value >= table_.size()) {
-    Status status = co_await grow_table(index);
-    if (!status.ok()) co_return status;
-  }
   Result<Block*> block = co_await load(index);
   if (!block || *block != nullptr) co_return block ? Status() : block.status();
-  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_alloc);
   Result<HostCluster> at = co_await allocate(1);
   if (!at) co_return at.status();
   block = co_await load(index);
@@ -153,44 +165,118 @@ Task<Status> Refcounts::create_block(TableIndex index) {
     co_return Status::error(EIO);
   }
   take_fresh(*at, 1);
-  add_block(index, *at);
-  co_return Status();
+  co_return co_await add_blocks({index}, *at);
 }
 
-// The table gets larger in memory and a new place in the file; write back does the rest. The old
-// place is given back when the header has forgotten it.
-Task<Status> Refcounts::grow_table(TableIndex needed) {
-  if (growing_) co_return Status::error(EFBIG);
-  uint64_t entries = std::max(needed.value + 1, table_.size() + table_.size() / 2);
-  // Some more than that: the table itself may need new blocks.
-  uint64_t bytes = geometry_.round_up(entries * 8 + entries / 8 + geometry_.cluster_size());
-  if (bytes > kMaxRefcountTableBytes) bytes = kMaxRefcountTableBytes;
-  if (bytes < (needed.value + 1) * 8) co_return Status::error(EFBIG);
-  HostOffset old_offset = table_offset_;
-  uint64_t old_entries = table_.size();
-  table_.resize(bytes / 8);
-  dirty_table_pieces_.assign((bytes + kPieceBytes - 1) / kPieceBytes, false);
-  uint64_t clusters = bytes >> geometry_.cluster_bits();
-  growing_ = true;
-  Result<HostCluster> place = co_await allocate(clusters);
-  growing_ = false;
-  if (!place) {
-    // Entries that are in use meanwhile stay; they reach the disk once there is a place for them.
-    bool unused = std::all_of(table_.begin() + static_cast<long>(old_entries), table_.end(),
-                              [](uint64_t entry) { return entry == 0; });
-    if (unused) table_.resize(old_entries);
-    table_lost_ = table_lost_ || !unused;
-    co_return place.status();
+// New blocks, each in one of the clusters from `at` on. They are on the disk, and the table refers
+// to them, before anybody relies on them: who needs them hears of errors. What failed stays in
+// memory, and is written with everything else.
+Task<Status> Refcounts::add_blocks(const std::vector<TableIndex>& indexes, HostCluster at) {
+  TableIndex last = std::max(indexes.back(), geometry_.table_index(at + (indexes.size() - 1)));
+  const bool grows = last.value >= table_.size();
+  if (grows) {
+    Status status = co_await grow_table(last);
+    if (!status.ok()) co_return status;
   }
-  take_fresh(*place, clusters);
-  table_offset_ = geometry_.offset_of(*place);
-  table_lost_ = false;
+  for (size_t i = 0; i < indexes.size(); ++i) {
+    Result<Block*> block = co_await load(geometry_.table_index(at + i));
+    if (!block) co_return block.status();
+    if (*block != nullptr) set(**block, geometry_.block_index(at + i), 1);
+  }
+  for (size_t i = 0; i < indexes.size(); ++i) add_block(indexes[i], at + i);
+  for (size_t i = 0; i < indexes.size(); ++i)
+    set(blocks_.at(geometry_.table_index(at + i).value), geometry_.block_index(at + i), 1);
+  // A table that is on its way to another place gets there with everything else.
+  if (owner_ == nullptr || moving_ || table_on_disk_ == 0) co_return Status();
+  if (grows) co_return co_await write_new_table(blocks_.at(indexes.front().value));
+  if (table_offset_ != table_offset_on_disk_) co_return Status();
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write);
+  Status status = co_await write_new_blocks();
+  if (status.ok()) status = co_await file_.flush();
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_hookup);
+  for (TableIndex index : indexes) {
+    std::array<std::byte, 8> entry{};
+    store_be<uint64_t>(entry, 0, table_[index.value]);
+    if (status.ok()) status = co_await file_.write(table_offset_ + index.value * 8, entry);
+  }
+  if (status.ok()) status = co_await file_.flush();
+  co_return status;
+}
+
+// A larger table in memory, with a place in the file behind all that the present one can tell of:
+// there it begins with blocks that count it and themselves.
+Task<Status> Refcounts::grow_table(TableIndex last) {
+  const uint64_t in_block = geometry_.refcount_block_entries();
+  const uint64_t start = last.value + 1;
+  const HostCluster area = geometry_.first_cluster(TableIndex(start));
+  uint64_t blocks = start;
+  uint64_t clusters = 0;
+  for (;;) {
+    uint64_t needed = (area.value + blocks + clusters + in_block - 1) / in_block;
+    uint64_t bytes = std::min((needed + (needed + 1) / 2) * 8, kMaxRefcountTableBytes);
+    if (needed * 8 > bytes) co_return Status::error(EFBIG);
+    uint64_t wanted = geometry_.clusters_for(bytes);
+    if (needed == blocks && wanted == clusters) break;
+    blocks = needed;
+    clusters = wanted;
+  }
+  if (area + (blocks + clusters) >= geometry_.cluster_of(HostOffset(kMaxHostOffset)))
+    co_return Status::error(EFBIG);
+  const uint64_t old_entries = table_.size();
+  const HostOffset old_offset = table_offset_;
+  const uint64_t own = blocks - start;
+  table_.resize(clusters * (geometry_.cluster_size() / 8));
+  dirty_table_pieces_.assign((table_.size() * 8 + kPieceBytes - 1) / kPieceBytes, false);
+  for (uint64_t i = 0; i < own; ++i) add_block(TableIndex(start + i), area + i);
+  for (HostCluster at = area; at < area + (own + clusters); ++at)
+    set(blocks_.at(geometry_.table_index(at).value), geometry_.block_index(at), 1);
+  take_fresh(area, own + clusters);
+  table_offset_ = geometry_.offset_of(area + own);
   table_dirty_ = any_dirty_ = true;
   // A place that was chosen but never written is free again at once.
   if (old_offset != table_offset_on_disk_ && !moving_)
     co_return co_await decrease(geometry_.cluster_of(old_offset),
                                 geometry_.clusters_for(old_entries * 8));
   co_return Status();
+}
+
+Task<Status> Refcounts::write_new_block(Block& block) {
+  if (block.on_disk) co_return Status();
+  Status status = co_await file_.write(block.at, block.bytes);
+  block.on_disk = status.ok();
+  co_return status;
+}
+
+Task<Status> Refcounts::write_new_blocks() {
+  Status status;
+  for (auto& [index, block] : blocks_) {
+    if (status.ok()) status = co_await write_new_block(block);
+  }
+  co_return status;
+}
+
+// The table has just grown, for a block and perhaps others: to the disk with all of it. Then its
+// old place is free.
+Task<Status> Refcounts::write_new_table(Block& block) {
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write);
+  Status status = co_await write_new_block(block);
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write_blocks);
+  if (status.ok()) status = co_await write_new_blocks();
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write_table);
+  std::vector<std::byte> bytes(table_.size() * 8);
+  for (size_t i = 0; i < table_.size(); ++i) store_be<uint64_t>(bytes, i * 8, table_[i]);
+  if (status.ok()) status = co_await file_.write(table_offset_, bytes);
+  if (status.ok()) status = co_await file_.flush();
+  if (!status.ok()) co_return status;
+  status = co_await owner_->switch_refcount_table(table_offset_, table_clusters());
+  // Somebody is writing what was in memory before this: what comes after does the rest.
+  if (status.error_number() == EBUSY) co_return Status();
+  if (!status.ok()) co_return status;
+  HostCluster old = geometry_.cluster_of(table_offset_on_disk_);
+  uint64_t old_clusters = geometry_.clusters_for(table_on_disk_ * 8);
+  table_offset_on_disk_ = table_offset_;
+  table_on_disk_ = table_.size();
+  co_return co_await decrease(old, old_clusters);
 }
 
 Task<Status> Refcounts::check_change(HostCluster first, uint64_t clusters, bool up, uint64_t by) {
@@ -205,6 +291,7 @@ Task<Status> Refcounts::check_change(HostCluster first, uint64_t clusters, bool 
 }
 
 Task<Status> Refcounts::change(HostCluster first, uint64_t clusters, bool up, uint64_t by) {
+  co_await debug_change();
   Status status = co_await check_change(first, clusters, up, by);
   if (!status.ok()) co_return status;
   // All blocks are there before the first count changes, so that nothing has to be taken back.
@@ -248,37 +335,55 @@ Task<Result<std::vector<TableIndex>>> Refcounts::missing_blocks(HostCluster firs
   co_return missing;
 }
 
-// Blocks that are missing for the clusters come right behind them, so that one free run serves for
-// both and nothing is in use that is not counted.
+// Blocks that are missing for the clusters come right behind them. When they are there the search
+// begins anew: a table that moved has left its old place.
 Task<Result<HostCluster>> Refcounts::allocate(uint64_t clusters) {
-  uint64_t blocks = 0;
-  HostCluster first = hint_;
-  std::vector<TableIndex> missing;
+  HostCluster first;
   for (;;) {
-    Result<HostCluster> found = co_await find_free(first, clusters + blocks);
-    if (!found) co_return found.status();
-    first = *found;
-    Result<std::vector<TableIndex>> needed = co_await missing_blocks(first, clusters + blocks);
-    if (!needed) co_return needed.status();
-    missing = std::move(*needed);
-    if (missing.size() > blocks) {
-      blocks = missing.size();
-      continue;
+    uint64_t blocks = 0;
+    std::vector<TableIndex> missing;
+    for (first = hint_;; blocks = missing.size()) {
+      Result<HostCluster> found = co_await find_free(first, clusters + blocks);
+      if (!found) co_return found.status();
+      first = *found;
+      Result<std::vector<TableIndex>> needed = co_await missing_blocks(first, clusters + blocks);
+      if (!needed) co_return needed.status();
+      missing = std::move(*needed);
+      if (missing.size() <= blocks) break;
     }
-    TableIndex last = geometry_.table_index(first + (clusters + blocks - 1));
-    if (last.value < table_.size()) break;
-    Status status = co_await grow_table(last);
+    if (missing.empty()) break;
+    co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc);
+    Status status = co_await add_blocks(missing, first + clusters);
     if (!status.ok()) co_return status;
   }
-  if (!missing.empty()) co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_alloc);
-  for (size_t i = 0; i < missing.size(); ++i) add_block(missing[i], first + (clusters + i));
-  for (HostCluster at = first; at < first + (clusters + missing.size()); ++at) {
+  co_await debug_change();
+  for (HostCluster at = first; at < first + clusters; ++at) {
     Result<Block*> block = co_await load(geometry_.table_index(at));
     if (!block) co_return block.status();
     set(**block, geometry_.block_index(at), 1);
   }
   hint_ = first + clusters;
   co_return first;
+}
+
+Task<Result<uint64_t>> Refcounts::allocate_at(HostCluster first, uint64_t clusters) {
+  uint64_t got = 0;
+  for (; got < clusters; ++got) {
+    Result<Block*> block = co_await load(geometry_.table_index(first + got));
+    if (!block) co_return block.status();
+    if (*block == nullptr) break;
+    BlockIndex index = geometry_.block_index(first + got);
+    if (value(**block, index) != 0) break;
+    set(**block, index, 1);
+  }
+  if (got != 0) co_await debug_change();
+  co_return got;
+}
+
+// A block that is there is about to change.
+Task<void> Refcounts::debug_change_heard() {
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc);
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_load);
 }
 
 // Compressed data may begin in the cluster in which the last ended and go on in the one behind it.
@@ -346,6 +451,14 @@ Task<Status> Refcounts::rebuild(const std::vector<uint16_t>& counts) {
   co_return Status();
 }
 
+Task<Status> Refcounts::start_over(HostCluster block, uint64_t clusters) {
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc);
+  Block& all = add_block(TableIndex(0), block);
+  for (uint64_t i = 0; i < clusters; ++i) set(all, BlockIndex(i), 1);
+  take_fresh(HostCluster(0), clusters);
+  co_return co_await file_.write(all.at, all.bytes);
+}
+
 void Refcounts::close_for_bytes(HostCluster cluster) noexcept {
   if (geometry_.cluster_of(HostOffset(free_byte_)) == cluster) free_byte_ = kNoBytes;
 }
@@ -391,7 +504,11 @@ Refcounts::Dirty Refcounts::take_dirty() {
 }
 
 void Refcounts::written(const Dirty& dirty) noexcept {
-  for (const DirtyPiece& piece : dirty.blocks) --blocks_.at(piece.block.value).writing;
+  for (const DirtyPiece& piece : dirty.blocks) {
+    Block& block = blocks_.at(piece.block.value);
+    --block.writing;
+    block.on_disk = true;
+  }
   moving_ = false;
   if (dirty.moved) {
     table_offset_on_disk_ = dirty.moved->offset;

@@ -22,23 +22,42 @@
 
 namespace strata::qcow2 {
 
+// Who writes the header. Called with the metadata lock held.
+class RefcountTableOwner {
+ public:
+  RefcountTableOwner() = default;
+  RefcountTableOwner(const RefcountTableOwner&) = delete;
+  RefcountTableOwner& operator=(const RefcountTableOwner&) = delete;
+  // Makes the header on the disk refer to a table that is there. EBUSY: somebody else is writing
+  // metadata, and will do so later.
+  virtual Task<Status> switch_refcount_table(HostOffset offset, uint64_t clusters) = 0;
+
+ protected:
+  ~RefcountTableOwner() = default;
+};
+
 class Refcounts {
  public:
-  // `table`: its entries as on disk, at `offset`.
+  // `table`: its entries as on disk, at `offset`. Without an owner, only write back moves the
+  // table.
   void configure(const Geometry& geometry, ImageFile file, std::vector<uint64_t> table,
-                 HostOffset offset);
+                 HostOffset offset, RefcountTableOwner* owner = nullptr);
   // So many clean blocks stay in memory.
   void keep_at_most(size_t blocks) noexcept { max_blocks_ = std::max<size_t>(blocks, 2); }
   // Of those that changed there are more than that.
   bool is_crowded() const noexcept { return blocks_.size() > max_blocks_; }
 
   Task<Result<uint64_t>> get(HostCluster cluster);
+  // Whether one of them is in use.
+  Task<Result<bool>> any_used(HostCluster first, uint64_t clusters);
   // EINVAL: a count would fall below 0 (or the cluster cannot be); ERANGE: one does not fit its
   // width. Nothing has changed then.
   Task<Status> increase(HostCluster first, uint64_t clusters, uint64_t by = 1);
   Task<Status> decrease(HostCluster first, uint64_t clusters, uint64_t by = 1);
   // A run of clusters, with a count of 1 each. EFBIG: the table cannot grow any more.
   Task<Result<HostCluster>> allocate(uint64_t clusters);
+  // As many of the clusters from `first` on as are free and have a block, perhaps none.
+  Task<Result<uint64_t>> allocate_at(HostCluster first, uint64_t clusters);
   // Room for compressed data, which shares clusters with others of its kind; at most a cluster's
   // worth, in one cluster or two that follow each other. Each counts one more.
   Task<Result<HostOffset>> allocate_bytes(uint64_t bytes);
@@ -49,6 +68,9 @@ class Refcounts {
   // Forgets all there is, and counts as told: in new blocks and a new table, behind the clusters
   // that `counts` tells of.
   Task<Status> rebuild(const std::vector<uint16_t>& counts);
+  // The same where nothing is left but the first clusters, of which `block` is to be the block that
+  // counts them. The table is on the disk as it is told, and empty.
+  Task<Status> start_over(HostCluster block, uint64_t clusters);
 
   // Of all that was in the file, or was ever handed out; bytes.
   uint64_t end_of_use() const noexcept { return geometry_.offset_of(fresh_from_).value; }
@@ -56,9 +78,6 @@ class Refcounts {
   // Whether these clusters, just allocated, have never been written to: they lie behind what was
   // the end of the file. Asked once, by whoever allocated them.
   bool take_fresh(HostCluster first, uint64_t clusters) noexcept;
-
-  // False: the table could neither grow nor go back, and must not reach the disk.
-  bool can_be_written() const noexcept { return !table_lost_; }
 
   // What made no sense in the table, as a text for the user; empty: nothing was met.
   const std::string& corruption() const noexcept { return corruption_; }
@@ -104,6 +123,7 @@ class Refcounts {
     HostOffset at;
     std::vector<bool> dirty_pieces;
     bool dirty = false;
+    bool on_disk = true;  // not, before it was ever written
     int writing = 0;
     uint64_t used = 0;
   };
@@ -114,7 +134,15 @@ class Refcounts {
   Task<Result<std::vector<TableIndex>>> missing_blocks(HostCluster first, uint64_t clusters);
   Task<Status> change(HostCluster first, uint64_t clusters, bool up, uint64_t by);
   Task<Status> check_change(HostCluster first, uint64_t clusters, bool up, uint64_t by);
-  Task<Status> grow_table(TableIndex needed);
+  Task<void> debug_change() {
+    return file_.edge().node().io().hears_events ? debug_change_heard() : Task<void>::ready();
+  }
+  Task<void> debug_change_heard();
+  Task<Status> add_blocks(const std::vector<TableIndex>& indexes, HostCluster at);
+  Task<Status> grow_table(TableIndex last);
+  Task<Status> write_new_blocks();
+  Task<Status> write_new_block(Block& block);
+  Task<Status> write_new_table(Block& block);
   Block& add_block(TableIndex index, HostCluster at);
   void set(Block& block, BlockIndex index, uint64_t value);
   uint64_t value(const Block& block, BlockIndex index) const noexcept;
@@ -123,6 +151,7 @@ class Refcounts {
 
   Geometry geometry_;
   ImageFile file_;
+  RefcountTableOwner* owner_ = nullptr;
   std::vector<uint64_t> table_;
   HostOffset table_offset_;
   uint64_t table_on_disk_ = 0;  // entries of the table that the header tells of
@@ -137,8 +166,6 @@ class Refcounts {
   HostCluster fresh_from_;  // nothing from here on was ever handed out, or is in the file
   uint64_t free_byte_ = 0;  // where the next compressed bytes go; 0: at a new cluster
   bool moving_ = false;     // write back is taking the table to its new place
-  bool growing_ = false;
-  bool table_lost_ = false;  // entries have no place on the disk: nothing can be written
   bool any_dirty_ = false;
   std::string corruption_;
 };

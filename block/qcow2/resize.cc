@@ -246,9 +246,12 @@ Task<Status> Image::allocate_and_link(const Plan& plan, qapi::PreallocMode in_fi
   uint64_t end = host.value + plan.range.bytes;
   // At once, before metadata behind them makes these clusters a hole in the file, or an entry says
   // that they are there.
-  if (end > file_.length())
+  const uint64_t length = file_.length();
+  if (end > length)
     co_await io::truncate(file_.edge(), end, {.exact = false, .preallocation = in_file});
-  if (!fresh || !file_.edge().node().driver().has_zero_init()) {
+  // A refcount block that came with the clusters made a hole of them.
+  bool hole = in_file != qapi::PreallocMode::off && end <= length;
+  if (hole || !fresh || !file_.edge().node().driver().has_zero_init()) {
     Status status = co_await file_.write_zeroes(host, plan.range.bytes);
     if (!status.ok()) co_return status;
   }

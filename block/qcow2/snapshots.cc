@@ -117,6 +117,15 @@ Task<Status> Image::read_table(HostOffset table, std::vector<std::byte>& entries
   return file_.read(table, entries);
 }
 
+// What is behind the end of the file is not there, and counts for it could be anywhere. EFBIG: no
+// refcount table reaches that far; EAGAIN, which is QEMU's answer, if one could.
+Status Image::check_referred(HostCluster first, uint64_t clusters) const noexcept {
+  uint64_t end = geometry_.clusters_for(file_.length()) + 1;
+  if (first.value + clusters <= end) return Status();
+  uint64_t most = kMaxRefcountTableBytes / 8 * geometry_.refcount_block_entries();
+  return Status::error(first.value + clusters > most ? EFBIG : EAGAIN);
+}
+
 // All that an L2 table refers to, and the table itself, `times` more or less.
 Task<Status> Image::change_table_refcounts(HostOffset table, uint64_t times, bool up) {
   std::vector<std::byte> entries;
@@ -131,10 +140,10 @@ Task<Status> Image::change_table_refcounts(HostOffset table, uint64_t times, boo
     }
     co_return Status();
   }
-  // What is behind the end of the file is not there; counts for it could be anywhere.
-  uint64_t end = geometry_.clusters_for(file_.length()) + 1;
-  for (auto [first, clusters] : runs.all())
-    if (first.value + clusters > end) co_return Status::error(EIO);
+  for (auto [first, clusters] : runs.all()) {
+    status = check_referred(first, clusters);
+    if (!status.ok()) co_return status;
+  }
   Mutex::Lock lock = co_await metadata_.lock();
   for (size_t i = 0; i < runs.all().size(); ++i) {
     status = co_await refcounts_.increase(runs.all()[i].first, runs.all()[i].second, times);
@@ -323,9 +332,12 @@ Task<void> Image::create_snapshot(Snapshot snapshot) {
   }
   Allocation allocation(*this, place, clusters);
   snapshot.l1_offset = geometry_.offset_of(place);
-  check(co_await change_refcounts(uses, true), "Could not create snapshot");
-  Status status = co_await write_back();
-  if (status.ok()) status = co_await write_l1(snapshot.l1_offset, l1_.size());
+  check(co_await write_l1(snapshot.l1_offset, l1_.size()), "Could not create snapshot");
+  Status status = co_await change_refcounts(uses, true);
+  // More references than can be counted: what was allocated for the snapshot stays, as in QEMU.
+  if (status.error_number() == EINVAL) allocation.linked();
+  check(status, "Could not create snapshot");
+  status = co_await write_back();
   // From here on nobody writes to what is shared: the flags are gone before the snapshot is there.
   if (status.ok()) status = co_await set_copied_flags();
   if (status.ok()) status = co_await write_back();
@@ -351,7 +363,9 @@ Task<void> Image::delete_snapshot(size_t index) {
   rest.erase(rest.begin() + static_cast<long>(index));
   check(co_await store_snapshots(std::move(rest)), "Failed to remove snapshot from snapshot list");
   co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::cluster_free);
-  check_freed(co_await change_refcounts(uses, false));
+  Status freed = co_await change_refcounts(uses, false);
+  if (!freed.ok()) leak_freed();
+  check_freed(freed);
   free_later(geometry_.cluster_of(gone.l1_offset),
              geometry_.clusters_for(uint64_t{gone.l1_size} * 8), FreedBy::snapshot);
   check_freed(co_await settle());

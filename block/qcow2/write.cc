@@ -18,6 +18,8 @@ constexpr uint64_t kMostAllocated = 2 * 1024 * 1024;  // bytes, in one piece
 constexpr size_t kMostEntries = 64;
 // So much may wait to be freed before somebody who writes sees to it.
 constexpr uint64_t kMostFreed = 1024;
+// And so much of what was discarded before somebody has the file grow instead.
+constexpr uint64_t kMostDiscarded = 4 * 1024 * 1024;  // bytes
 
 using qapi::BlkdebugEvent;
 
@@ -52,11 +54,16 @@ Task<Status> Image::write_announced(uint64_t offset, IoVector from) {
 }
 
 Task<Status> Image::write_mapped(uint64_t offset, IoVector from) {
+  // Only a help: what cannot be given back stays for another time.
+  if (discarded_clusters_.load(std::memory_order_relaxed) << geometry_.cluster_bits() >
+      kMostDiscarded)
+    (void)co_await write_back();
   {
     Epochs::Pass pass = epochs_.enter();
+    HostCluster behind;
     for (size_t done = 0; done < from.size();) {
-      Result<uint64_t> written = co_await write_somewhere(GuestOffset(offset + done),
-                                                          from.slice(done, from.size() - done));
+      Result<uint64_t> written = co_await write_somewhere(
+          GuestOffset(offset + done), from.slice(done, from.size() - done), behind);
       if (!written) co_return written.status();
       done += *written;
     }
@@ -66,8 +73,10 @@ Task<Status> Image::write_mapped(uint64_t offset, IoVector from) {
 }
 
 // Writes some of the front of `from`, and says how much: perhaps nothing, if something changed
-// meanwhile.
-Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from) {
+// meanwhile. What is allocated goes behind what the request has already, if there is room: `behind`
+// is where that would be.
+Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from,
+                                              HostCluster& behind) {
   Result<Run> run = co_await lookup(offset, from.size());
   if (!run) co_return run.status();
   const auto* data = run->get_if<Data>();
@@ -99,7 +108,7 @@ Task<Result<uint64_t>> Image::write_somewhere(GuestOffset offset, IoVector from)
     signal_misplaced(entries[0], offset);
     co_return Status::error(EIO);
   }
-  co_return co_await write_planned(plan, from);
+  co_return co_await write_planned(plan, from, behind);
 }
 
 Task<Result<uint64_t>> Image::write_in_place(HostOffset host, GuestOffset guest, IoVector from) {
@@ -193,7 +202,7 @@ Image::Plan Image::plan_write(GuestOffset offset, uint64_t bytes,
   return plan;
 }
 
-Task<Result<uint64_t>> Image::write_planned(Plan plan, IoVector from) {
+Task<Result<uint64_t>> Image::write_planned(Plan plan, IoVector from, HostCluster& behind) {
   RangeLock::Hold hold(allocating_, plan.unit, RangeLock::Mode::exclusive);
   co_await hold.acquire();
   // Whoever held it before may have done what this was about to do.
@@ -214,13 +223,21 @@ Task<Result<uint64_t>> Image::write_planned(Plan plan, IoVector from) {
   } else if (shared) {
     status = co_await write_shared(again, from);
   } else {
-    status = co_await write_allocated(again, from);
+    status = co_await write_allocated(again, from, behind);
   }
   if (!status.ok()) co_return status;
   co_return again.range.bytes;
 }
 
-Task<Status> Image::write_allocated(const Plan& plan, IoVector from) {
+void Image::shorten(Plan& plan, uint64_t clusters, const Geometry& geometry) noexcept {
+  if (clusters == plan.clusters) return;
+  plan.clusters = clusters;
+  uint64_t end = geometry.offset_of(plan.first + clusters).value;
+  plan.range.bytes = std::min(plan.range.end(), end) - plan.range.offset;
+  plan.unit.bytes = std::min(plan.unit.end(), end) - plan.unit.offset;
+}
+
+Task<Status> Image::write_allocated(Plan& plan, IoVector from, HostCluster& behind) {
   if (has_data_file()) {
     HostOffset same(geometry_.offset_of(plan.first).value);
     Status status = co_await write_with_edges(plan, same, false, from);
@@ -234,10 +251,14 @@ Task<Status> Image::write_allocated(const Plan& plan, IoVector from) {
   if (!status.ok()) co_return status;
   changing.slice = {};
   Mutex::Lock lock = std::move(changing.lock);
-  Result<HostCluster> first = co_await allocate_clusters(plan.clusters);
+  uint64_t clusters = plan.clusters;
+  Result<HostCluster> first = co_await allocate_behind(behind, clusters);
   if (!first) co_return first.status();
+  shorten(plan, clusters, geometry_);
+  from = from.slice(0, plan.range.bytes);
   bool fresh = refcounts_.take_fresh(*first, plan.clusters);
   lock.unlock();
+  behind = *first + plan.clusters;
   Allocation allocation(*this, *first, plan.clusters);
   HostOffset host = geometry_.offset_of(*first);
   if (fresh) co_await grow_tail(host + (plan.clusters << geometry_.cluster_bits()));
@@ -315,6 +336,7 @@ Task<Status> Image::write_with_edges(const Plan& plan, HostOffset host, bool fre
   std::span<const iovec> all(parts.data(), middle + 2);
   if (head.empty()) all = all.subspan(1);
   if (tail.empty()) all = all.first(all.size() - 1);
+  co_await io::debug_event(file_.edge(), BlkdebugEvent::cow_write);
   co_await io::debug_event(file_.edge(), BlkdebugEvent::write_aio);
   co_return co_await write_data(at, GuestOffset(head.offset), IoVector(all));
 }

@@ -75,10 +75,14 @@ Task<Status> Image::mark_corrupt() {
 }
 
 Task<Status> Image::write_back_locked(bool all) {
+  if (abandoned_) co_return Status::error(EIO);
   if (is_unusable()) co_return co_await mark_corrupt();
-  if (!refcounts_.can_be_written()) co_return Status::error(EIO);
   if (header_in_doubt_) {
     Status status = co_await write_header();
+    if (!status.ok()) co_return status;
+  }
+  if (emptying_) {
+    Status status = co_await finish_emptying();
     if (!status.ok()) co_return status;
   }
   ++rounds_begun_;
@@ -122,7 +126,7 @@ Task<Image::Dirty> Image::take_dirty(bool all) {
   }
   std::lock_guard freed(freed_mutex_);
   dirty.freed = std::exchange(freed_, {});
-  freed_clusters_ = 0;
+  freed_clusters_ = discarded_clusters_ = 0;
   co_return dirty;
 }
 
@@ -153,33 +157,41 @@ Task<Status> Image::write_dirty(Dirty& dirty) {
 }
 
 Task<Status> Image::write_refcounts(Dirty& dirty) {
-  using qapi::BlkdebugEvent;
-  bool moves = dirty.refcounts.moved.has_value();
-  bool grows = moves || !dirty.refcounts.table.empty();
-  if (grows) co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write);
-  if (moves) co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_write_blocks);
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.blocks) {
     co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_update_part);
     Status status = co_await file_.write(piece.at, piece.bytes);
     if (!status.ok()) co_return status;
   }
-  if (!grows) co_return Status();
+  bool moves = dirty.refcounts.moved.has_value();
+  if (!moves && dirty.refcounts.table.empty()) co_return Status();
   Status status = co_await file_.flush();
-  co_await io::debug_event(file_.edge(), moves ? BlkdebugEvent::refblock_alloc_write_table
-                                               : BlkdebugEvent::refblock_alloc_hookup);
   for (const Refcounts::DirtyPiece& piece : dirty.refcounts.table) {
     if (status.ok()) status = co_await file_.write(piece.at, piece.bytes);
   }
   if (status.ok()) status = co_await file_.flush();
   if (!status.ok() || !moves) co_return status;
-  co_await io::debug_event(file_.edge(), BlkdebugEvent::refblock_alloc_switch_table);
   const Refcounts::Dirty::Move& move = *dirty.refcounts.moved;
+  co_return co_await point_to_refcount_table(move.offset, move.clusters);
+}
+
+Task<Status> Image::point_to_refcount_table(HostOffset offset, uint64_t clusters) {
+  co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::refblock_alloc_switch_table);
   Header before = header_;
-  header_.refcount_table_offset = move.offset.value;
-  header_.refcount_table_clusters = static_cast<uint32_t>(move.clusters);
-  status = co_await write_header();
-  if (!status.ok()) header_ = before;
+  header_.refcount_table_offset = offset.value;
+  header_.refcount_table_clusters = static_cast<uint32_t>(clusters);
+  Status status = co_await write_header();
+  if (status.ok())
+    guard_range(offset.value, clusters * geometry_.cluster_size());
+  else
+    header_ = before;
   co_return status;
+}
+
+// In the wrong order of locks, and so only if nobody has the first.
+Task<Status> Image::switch_refcount_table(HostOffset offset, uint64_t clusters) {
+  Mutex::Lock lock = writing_back_.try_lock();
+  if (!lock) co_return Status::error(EBUSY);
+  co_return co_await point_to_refcount_table(offset, clusters);
 }
 
 Task<Status> Image::write_tables(Dirty& dirty) {
@@ -256,7 +268,8 @@ Task<Status> Image::settle() {
 
 bool Image::is_settled() const noexcept {
   bool clean = !refcounts_.is_dirty() && !l2_.is_dirty() && !l1_.is_dirty() && !flags_in_doubt_;
-  return clean && freed_clusters_ == 0 && retired_.empty() && !lazily_dirty_ && !header_in_doubt_;
+  return clean && freed_clusters_ == 0 && retired_.empty() && !lazily_dirty_ && !header_in_doubt_ &&
+         !emptying_;
 }
 
 // The header is written whole: it lies in one cluster, of which the first sector holds all fields.
@@ -315,9 +328,14 @@ Task<Status> Image::before_first_write() {
   if (announced_.load(std::memory_order_acquire)) co_return Status();
   Mutex::Lock lock = co_await writing_back_.lock();
   if (announced_.load(std::memory_order_acquire)) co_return Status();
-  Status status = co_await drop_unknown_features_locked();
+  Status status;
+  if (emptying_) status = co_await finish_emptying();
+  if (status.ok()) status = co_await drop_unknown_features_locked();
   if (status.ok() && settings_.lazy_refcounts) status = co_await mark_dirty();
-  if (status.ok()) status = co_await load_inactive_tables();
+  if (status.ok()) {
+    status = co_await load_inactive_tables();
+    unguarded_ = status.error_number();
+  }
   if (status.ok()) announced_.store(true, std::memory_order_release);
   co_return status;
 }

@@ -129,6 +129,7 @@ Task<Status> Image::place_packed(Packing& packing) {
     if (cluster.bytes == 0) continue;
     Status prepared = co_await prepare_table(geometry_.l1_index(cluster.cluster));
     if (!prepared.ok()) co_return prepared;
+    co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::cluster_alloc_bytes);
     Result<HostOffset> place = co_await refcounts_.allocate_bytes(cluster.bytes);
     if (!place) co_return place.status();
     cluster.extent = {*place, cluster.bytes};
@@ -185,6 +186,7 @@ Task<Status> Image::link_packed(Packing& packing) {
     }
     unsigned index = l2_.index_in_slice(cluster.cluster);
     L2Entry old = changing.slice.load(index);
+    co_await io::debug_event(file_.edge(), qapi::BlkdebugEvent::l2_update_compressed);
     changing.slice.store(index, L2Entry::compressed(cluster.extent, geometry_));
     cluster.allocation->linked();
     free_entry(old, FreedBy::other);

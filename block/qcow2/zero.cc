@@ -146,15 +146,6 @@ Task<Status> Image::wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe ho
   co_return Status();
 }
 
-Task<Status> Image::make_empty() {
-  if (is_unusable()) co_return Status::error(EIO);
-  Status status = co_await before_first_write();
-  uint64_t end = geometry_.round_up(size());
-  if (status.ok() && end != 0) status = co_await wipe_clusters({0, end}, Wipe::forget);
-  if (status.ok()) status = co_await settle();
-  co_return status;
-}
-
 // Less than a unit of zeroes. Where nothing but zeroes is around it in its unit, and no data that
 // would have to be kept, all of the unit becomes zero.
 Task<Status> Image::zero_part(ByteRange range) {

@@ -147,7 +147,7 @@ Task<void> commit(Images& images, const Request& request, const std::string& nam
   co_await Commit(tool, request, top, base).run();
   if (request.keep) co_return;
   Status status = co_await make_empty(top.node());
-  if (!status.ok()) throw Error::from_errno(status.error_number(), "Could not empty {}", name);
+  if (!status.ok()) throw Error::from_errno(status.error_number(), "Failed to empty {}", name);
 }
 
 }  // namespace

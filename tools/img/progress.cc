@@ -58,7 +58,7 @@ void Progress::advance(uint64_t by) {
 }
 
 void Progress::set(uint64_t done, uint64_t total) {
-  if (total < total_ || done < done_) printed_ = 0;
+  if (static_cast<double>(done) * 100 < printed_ * static_cast<double>(total)) printed_ = 0;
   total_ = total;
   done_ = 0;
   advance(done);

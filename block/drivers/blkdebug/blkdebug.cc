@@ -83,8 +83,7 @@ class BlkdebugDriver final : public FilterDriver {
     if (injection.error != 0) return fail(injection);
     return FilterDriver::pdiscard(offset, bytes);
   }
-  // Every flush passes here, be there something to write or not.
-  Task<Status> write_back() override {
+  Task<Status> flush() override {
     Injection injection = rules_.check(BlkdebugIOType::flush, 0, 0);
     return injection.error != 0 ? fail(injection) : Task<Status>::ready(Status());
   }
