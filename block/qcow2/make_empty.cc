@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A disk that has nothing of its own any more, after its data went to the image below it.
+#include <algorithm>
 #include <cerrno>
 #include <vector>
 
@@ -29,6 +30,9 @@ Task<Status> Image::make_empty() {
   uint64_t end = geometry_.round_up(size());
   if (end != 0) status = co_await wipe_clusters({0, end}, Wipe::forget);
   if (status.ok()) status = co_await settle();
+  // Not before: after a power cut the mapping may still be there.
+  if (status.ok() && has_data_file() && !data_file_raw())
+    status = co_await io::pdiscard(*data_, 0, std::min(size(), data_->node().length()));
   co_return status;
 }
 

@@ -137,7 +137,7 @@ Task<Status> Image::wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe ho
     if (!entry) continue;
     changing.slice.store(index, *entry);
     bool gone = old.is_compressed() || old.offset() != entry->offset();
-    if (has_data_file() && how != Wipe::zero)
+    if (has_data_file() && (how == Wipe::discard || how == Wipe::zero_and_unmap))
       keep_but_discard.push_back({geometry_.offset_of(first + i).value, geometry_.cluster_size()});
     else if (!gone && how == Wipe::discard && settings_.discard_request && old.copied())
       keep_but_discard.push_back({old.offset().value, geometry_.cluster_size()});
