@@ -87,6 +87,18 @@ size_t dense_deflate(int level, ConstBytes in, Bytes out) noexcept {
   return fits ? size : 0;
 }
 
+// ISA-L packs text and programs about a tenth less densely than zlib's default does. Where there is
+// something to gain, every fourth cluster gets zlib's time: that keeps images within some 8
+// percent, at a quarter of its time for all of them.
+size_t mixed_deflate(uint64_t number, ConstBytes in, Bytes out) noexcept {
+  constexpr uint64_t kOneOf = 4;
+  constexpr int kLevel = 5;
+  size_t size = fast_deflate(in, out);
+  if (size == 0 || number % kOneOf != 0) return size;
+  size = dense_deflate(kLevel, in, out);
+  return size != 0 ? size : fast_deflate(in, out);
+}
+
 size_t zstd(int level, ConstBytes in, Bytes out) noexcept {
   size_t size = ZSTD_compress(out.data(), out.size() - 1, in.data(), in.size(), level);
   return ZSTD_isError(size) ? 0 : size;
@@ -98,10 +110,10 @@ Status decompress_cluster(CompressionType type, ConstBytes in, Bytes out) noexce
   return type == CompressionType::zstd ? unzstd(in, out) : inflate(in, out);
 }
 
-size_t compress_cluster(CompressionType type, std::optional<int> level, ConstBytes in,
-                        Bytes out) noexcept {
+size_t compress_cluster(CompressionType type, std::optional<int> level, uint64_t number,
+                        ConstBytes in, Bytes out) noexcept {
   if (type == CompressionType::zstd) return zstd(level.value_or(ZSTD_CLEVEL_DEFAULT), in, out);
-  return level ? dense_deflate(*level, in, out) : fast_deflate(in, out);
+  return level ? dense_deflate(*level, in, out) : mixed_deflate(number, in, out);
 }
 
 int max_compression_level(CompressionType type) noexcept {

@@ -114,8 +114,8 @@ Task<Status> Image::pack(Packing& packing, GuestOffset offset, IoVector from) {
     const std::byte* next = plain;
     for (Packing::Cluster& cluster : packing.clusters) {
       cluster.at = used;
-      cluster.bytes =
-          compress_cluster(type, level, {next, size}, {packing.memory.data() + used, size});
+      cluster.bytes = compress_cluster(type, level, cluster.cluster.value, {next, size},
+                                       {packing.memory.data() + used, size});
       used += cluster.bytes;
       next += size;
     }

@@ -62,6 +62,7 @@ class ImageCopy {
   }
   Task<uint64_t> count_data();
   Piece whole_units(Piece piece) const noexcept;
+  int workers() const noexcept;
   Task<void> work();
   Task<void> copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn);
   Task<void> copy_in_host(Piece piece, std::byte* buffer, Turnstile::Turn& turn);

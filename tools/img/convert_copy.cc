@@ -3,6 +3,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "block/aio/aio_context.h"
 #include "block/base/aligned_buffer.h"
@@ -328,6 +329,13 @@ Task<uint64_t> ImageCopy::count_data() {
   co_return bytes;
 }
 
+// All processors pack while one piece is read and another is written; more pieces than that would
+// only take memory.
+int ImageCopy::workers() const noexcept {
+  if (!options_.compressed) return options_.workers;
+  return std::min(options_.workers, static_cast<int>(std::thread::hardware_concurrency()) + 2);
+}
+
 Task<void> ImageCopy::run() {
   if (options_.compressed && cluster_ == 0) throw Error("invalid cluster size");
   // Of a damaged source all that cannot be asked about is named before anything is copied.
@@ -342,7 +350,7 @@ Task<void> ImageCopy::run() {
     context.set_thread_pool_limits({.min = 0, .max = 0});
   }
   TaskScope scope;
-  for (int i = 0; i < options_.workers; ++i) scope.spawn(work());
+  for (int i = 0; i < workers(); ++i) scope.spawn(work());
   co_await scope.join();
   context.set_thread_pool_limits(limits);
   if (failed_) throw *failed_;

@@ -3,7 +3,9 @@
 
 #include <zlib.h>
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "block/base/error.h"
@@ -27,9 +29,10 @@ Buffer text_like(size_t size) {
   return data;
 }
 
-Buffer packed(CompressionType type, std::optional<int> level, const Buffer& in) {
+Buffer packed(CompressionType type, std::optional<int> level, const Buffer& in,
+              uint64_t number = 1) {
   Buffer out(in.size());
-  out.resize(compress_cluster(type, level, in, out));
+  out.resize(compress_cluster(type, level, number, in, out));
   return out;
 }
 
@@ -68,11 +71,29 @@ TEST_CASE("deflate keeps to the window of other decoders") {
   CHECK(zlib_decodes(packed(CompressionType::deflate, 9, data), data));
 }
 
+TEST_CASE("every fourth cluster is packed more densely") {
+  std::mt19937 random(3);
+  std::vector<std::string> words(300);
+  for (std::string& word : words)
+    for (size_t i = 0; i < 3 + random() % 9; ++i) word += static_cast<char>('a' + random() % 26);
+  std::string text;
+  while (text.size() < 65536) text += words[random() % words.size()] + ' ';
+  Buffer data(65536);
+  std::memcpy(data.data(), text.data(), data.size());
+  size_t fast = packed(CompressionType::deflate, std::nullopt, data, 1).size();
+  for (uint64_t number = 0; number < 9; ++number) {
+    Buffer in = packed(CompressionType::deflate, std::nullopt, data, number);
+    CHECK((in.size() < fast) == (number % 4 == 0));
+    CHECK(zlib_decodes(in, data));
+  }
+}
+
 TEST_CASE("what does not become smaller is not packed") {
   std::mt19937 random(1);
   Buffer noise(65536);
   for (std::byte& byte : noise) byte = std::byte(random());
   CHECK(packed(CompressionType::deflate, std::nullopt, noise).empty());
+  CHECK(packed(CompressionType::deflate, std::nullopt, noise, 4).empty());
   CHECK(packed(CompressionType::deflate, 9, noise).empty());
   CHECK(packed(CompressionType::zstd, std::nullopt, noise).empty());
 }
