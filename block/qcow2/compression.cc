@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <mutex>
 #include <new>
 
 namespace strata::qcow2 {
@@ -50,15 +51,60 @@ Status unzstd(ConstBytes in, Bytes out) noexcept {
   return Status();
 }
 
+// What packing with deflate needs besides the cluster; kept for the next one, whoever packs it.
+class Deflater {
+ public:
+  Deflater() = default;
+  ~Deflater() { end(); }
+  Deflater(const Deflater&) = delete;
+  Deflater& operator=(const Deflater&) = delete;
+
+  size_t fast(ConstBytes in, Bytes out) noexcept;
+  size_t dense(int level, ConstBytes in, Bytes out) noexcept;
+  size_t mixed(uint64_t number, ConstBytes in, Bytes out) noexcept;
+
+  // One that nobody uses; nothing: there is no memory for another.
+  static std::unique_ptr<Deflater> take() noexcept;
+  static void give_back(std::unique_ptr<Deflater> deflater) noexcept;
+
+ private:
+  bool prepare(int level) noexcept;
+  void end() noexcept {
+    if (level_) deflateEnd(&zlib_);
+    level_.reset();
+  }
+
+  std::unique_ptr<uint8_t[]> memory_;  // ISA-L's
+  z_stream zlib_{};
+  std::optional<int> level_;  // of zlib_, which is there
+  std::unique_ptr<Deflater> next_idle_;
+};
+
+std::mutex idle_mutex;
+std::unique_ptr<Deflater> idle;
+
+std::unique_ptr<Deflater> Deflater::take() noexcept {
+  std::lock_guard lock(idle_mutex);
+  if (!idle) return std::unique_ptr<Deflater>(new (std::nothrow) Deflater());
+  std::unique_ptr<Deflater> first = std::move(idle);
+  idle = std::move(first->next_idle_);
+  return first;
+}
+
+void Deflater::give_back(std::unique_ptr<Deflater> deflater) noexcept {
+  std::lock_guard lock(idle_mutex);
+  deflater->next_idle_ = std::move(idle);
+  idle = std::move(deflater);
+}
+
 // With so small a window the library's highest level finds less than this one.
-size_t fast_deflate(ConstBytes in, Bytes out) noexcept {
-  static thread_local std::unique_ptr<uint8_t[]> level_memory(new (std::nothrow)
-                                                                  uint8_t[ISAL_DEF_LVL2_MEDIUM]);
-  if (!level_memory) return 0;
+size_t Deflater::fast(ConstBytes in, Bytes out) noexcept {
+  if (!memory_) memory_.reset(new (std::nothrow) uint8_t[ISAL_DEF_LVL2_MEDIUM]);
+  if (!memory_) return 0;
   isal_zstream stream;
   isal_deflate_init(&stream);
   stream.level = 2;
-  stream.level_buf = level_memory.get();
+  stream.level_buf = memory_.get();
   stream.level_buf_size = ISAL_DEF_LVL2_MEDIUM;
   stream.hist_bits = kWindowBits;
   stream.end_of_stream = 1;
@@ -71,32 +117,36 @@ size_t fast_deflate(ConstBytes in, Bytes out) noexcept {
   return stream.total_out;
 }
 
-size_t dense_deflate(int level, ConstBytes in, Bytes out) noexcept {
-  z_stream stream{};
+bool Deflater::prepare(int level) noexcept {
+  if (level_ == level) return deflateReset(&zlib_) == Z_OK;
+  end();
   constexpr int kMemoryLevel = 9;
-  if (deflateInit2(&stream, level, Z_DEFLATED, -kWindowBits, kMemoryLevel, Z_DEFAULT_STRATEGY) !=
+  if (deflateInit2(&zlib_, level, Z_DEFLATED, -kWindowBits, kMemoryLevel, Z_DEFAULT_STRATEGY) !=
       Z_OK)
-    return 0;
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(in.data()));
-  stream.avail_in = static_cast<uInt>(in.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size() - 1);
-  bool fits = deflate(&stream, Z_FINISH) == Z_STREAM_END;
-  size_t size = stream.total_out;
-  deflateEnd(&stream);
-  return fits ? size : 0;
+    return false;
+  level_ = level;
+  return true;
+}
+
+size_t Deflater::dense(int level, ConstBytes in, Bytes out) noexcept {
+  if (!prepare(level)) return 0;
+  zlib_.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(in.data()));
+  zlib_.avail_in = static_cast<uInt>(in.size());
+  zlib_.next_out = reinterpret_cast<Bytef*>(out.data());
+  zlib_.avail_out = static_cast<uInt>(out.size() - 1);
+  return deflate(&zlib_, Z_FINISH) == Z_STREAM_END ? zlib_.total_out : 0;
 }
 
 // ISA-L packs text and programs about a tenth less densely than zlib's default does. Where there is
 // something to gain, every fourth cluster gets zlib's time: that keeps images within some 8
 // percent, at a quarter of its time for all of them.
-size_t mixed_deflate(uint64_t number, ConstBytes in, Bytes out) noexcept {
+size_t Deflater::mixed(uint64_t number, ConstBytes in, Bytes out) noexcept {
   constexpr uint64_t kOneOf = 4;
   constexpr int kLevel = 5;
-  size_t size = fast_deflate(in, out);
+  size_t size = fast(in, out);
   if (size == 0 || number % kOneOf != 0) return size;
-  size = dense_deflate(kLevel, in, out);
-  return size != 0 ? size : fast_deflate(in, out);
+  size = dense(kLevel, in, out);
+  return size != 0 ? size : fast(in, out);
 }
 
 size_t zstd(int level, ConstBytes in, Bytes out) noexcept {
@@ -113,7 +163,11 @@ Status decompress_cluster(CompressionType type, ConstBytes in, Bytes out) noexce
 size_t compress_cluster(CompressionType type, std::optional<int> level, uint64_t number,
                         ConstBytes in, Bytes out) noexcept {
   if (type == CompressionType::zstd) return zstd(level.value_or(ZSTD_CLEVEL_DEFAULT), in, out);
-  return level ? dense_deflate(*level, in, out) : mixed_deflate(number, in, out);
+  std::unique_ptr<Deflater> deflater = Deflater::take();
+  if (!deflater) return 0;
+  size_t size = level ? deflater->dense(*level, in, out) : deflater->mixed(number, in, out);
+  Deflater::give_back(std::move(deflater));
+  return size;
 }
 
 int max_compression_level(CompressionType type) noexcept {
