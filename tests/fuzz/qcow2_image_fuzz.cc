@@ -206,7 +206,10 @@ class Session {
     using enum fuzz::ImageStep;
     size_t snapshots = image().snapshots().size();
     if (step == create_snapshot) wait(image().create_snapshot({.name = "s"}));
-    if (step == apply_snapshot && snapshots != 0) wait(image().apply_snapshot(place % snapshots));
+    if (step == apply_snapshot && snapshots != 0) {
+      wait(image().apply_snapshot(place % snapshots));
+      wait(user_.node().refresh_length());
+    }
     if (step == delete_snapshot && snapshots != 0) wait(image().delete_snapshot(place % snapshots));
     if (step == grow) {
       TruncateOptions how;
