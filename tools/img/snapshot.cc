@@ -64,6 +64,7 @@ Task<void> create(qcow2::Image* image, std::string name) {
 // An id, or else a name.
 Task<void> revert(qcow2::Image* image, const std::string& which) {
   if (image == nullptr) throw Error("Block driver does not support snapshots");
+  if (!image->node().bitmaps().empty()) throw Error("Device has active dirty bitmaps");
   if (image->has_data_file()) throw Error::from_errno(ENOTSUP, "Failed to load snapshot");
   std::optional<size_t> index = image->find_snapshot(which);
   if (!index) throw Error::from_errno(ENOENT, "Failed to load snapshot");
