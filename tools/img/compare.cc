@@ -10,6 +10,7 @@
 #include "tools/img/command.h"
 #include "tools/img/disk_threads.h"
 #include "tools/img/progress.h"
+#include "tools/img/status_step.h"
 
 namespace strata::tools {
 namespace {
@@ -66,11 +67,11 @@ class Comparison {
   Task<int> run() {
     uint64_t common = std::min(a_.image->length(), b_.image->length());
     uint64_t total = std::max(a_.image->length(), b_.image->length());
+    Progress progress(request_.progress, request_.quiet, 2.0);
     if (request_.strict && common != total) {
       say("Strict mode: Image size mismatch!\n");
       co_return kDifferent;
     }
-    Progress progress(request_.progress, request_.quiet, 2.0);
     progress.set_total(total);
     progress_ = &progress;
     co_await scan(common);
@@ -91,17 +92,23 @@ class Comparison {
   }
 
  private:
-  // What the progress counts at once, in the order of the image.
-  struct Step {
-    uint64_t bytes;
-    uint64_t left;
-  };
   struct Run {
     uint64_t offset = 0;
     uint64_t bytes = 0;
     bool in_a = false;  // else it is zeroes there
     bool in_b = false;
+    StatusStep of_a;
+    StatusStep of_b;
     uint64_t end() const noexcept { return offset + bytes; }
+    // What qemu-img would see of it at once.
+    uint64_t seen(uint64_t at) const noexcept {
+      return std::min({end() - at, of_a.left(at), of_b.left(at)});
+    }
+  };
+  // What is done at once, in the order of the image.
+  struct Step {
+    Run run;
+    uint64_t left;
   };
   struct Piece : Run {
     Step* step = nullptr;
@@ -131,14 +138,25 @@ class Comparison {
     note({cursor_, 3, true, fmt::format("Sector allocation test failed for {}", side.name)});
   }
   Step* begin_step(uint64_t bytes) {
+    Run run = run_;
+    run.offset = cursor_;
+    run.bytes = bytes;
     std::lock_guard lock(mutex_);
-    return &steps_.emplace_back(bytes, bytes);
+    return &steps_.emplace_back(run, bytes);
   }
   void advance(Step& step, uint64_t bytes) {
     std::lock_guard lock(mutex_);
     step.left -= bytes;
     for (; !steps_.empty() && steps_.front().left == 0; steps_.pop_front())
-      progress_->advance(steps_.front().bytes);
+      show(steps_.front().run);
+  }
+  void show(const Run& run) {
+    if (!progress_->is_shown()) return progress_->advance(run.bytes);
+    for (uint64_t at = run.offset; at < run.end();) {
+      uint64_t bytes = run.seen(at);
+      progress_->advance_by_share(bytes);
+      at += bytes;
+    }
   }
 
   Task<void> scan(uint64_t end) {
@@ -176,7 +194,8 @@ class Comparison {
         continue;
       }
       if (cursor_ == step_end_) {
-        step_end_ = std::min(run_.end(), cursor_ + kStep);
+        uint64_t most = run_.in_a && run_.in_b ? kStep : UINT64_MAX;
+        step_end_ = cursor_ + std::min(most, run_.seen(cursor_));
         step_ = begin_step(step_end_ - cursor_);
       }
       Piece piece{run_, step_};
@@ -188,30 +207,41 @@ class Comparison {
     co_return Piece();
   }
 
+  Task<Result<io::ChainStatus>> status_of(const Side& side) const {
+    if (!progress_->is_shown()) return side.image->block_status(run_.offset, run_.bytes);
+    return long_status_above(side.image->node(), nullptr, run_.offset, run_.bytes);
+  }
+
   // What is at the cursor. False, too: something was found.
   Task<bool> find_run() {
     run_ = {cursor_, end_ - cursor_};
     if (longer_ != nullptr) {
-      auto status = co_await longer_->image->block_status(run_.offset, run_.bytes);
+      auto status = co_await status_of(*longer_);
       if (!status) co_return note_unknown(*longer_), false;
       run_.bytes = std::min(run_.bytes, status->status.bytes);
+      run_.of_a = step_of(*longer_, *status);
       bool holds = !is_zero(*status) && status->status.flags.has(StatusFlag::allocated);
       (longer_ == &a_ ? run_.in_a : run_.in_b) = holds;
       co_return true;
     }
-    auto in_a = co_await a_.image->block_status(run_.offset, run_.bytes);
+    auto in_a = co_await status_of(a_);
     if (!in_a) co_return note_unknown(a_), false;
-    auto in_b = co_await b_.image->block_status(run_.offset, run_.bytes);
+    auto in_b = co_await status_of(b_);
     if (!in_b) co_return note_unknown(b_), false;
     run_.bytes = std::min({run_.bytes, in_a->status.bytes, in_b->status.bytes});
     run_.in_a = !is_zero(*in_a);
     run_.in_b = !is_zero(*in_b);
+    run_.of_a = step_of(a_, *in_a);
+    run_.of_b = step_of(b_, *in_b);
     if (!request_.strict || in_a->status.flags == in_b->status.flags) co_return true;
     note({cursor_, kDifferent, false,
           fmt::format("Strict mode: Offset {} block status mismatch!\n", cursor_)});
     co_return false;
   }
 
+  static StatusStep step_of(const Side& side, const io::ChainStatus& chain) noexcept {
+    return {side.image->node(), nullptr, chain.depth};
+  }
   static bool is_zero(const io::ChainStatus& chain) noexcept {
     return chain.status.flags.has(StatusFlag::zero);
   }

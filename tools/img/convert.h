@@ -13,6 +13,7 @@
 #include "block/io/backend.h"
 #include "tools/img/disk_threads.h"
 #include "tools/img/progress.h"
+#include "tools/img/status_step.h"
 
 namespace strata::tools {
 
@@ -46,7 +47,10 @@ class ImageCopy {
     uint64_t offset = 0;  // in the target
     uint64_t bytes = 0;
     Kind kind = Kind::data;
-    bool ends_run = false;
+    uint64_t in_source = 0;  // where it is there
+    uint64_t run_end = 0;    // until where it goes on like that
+    StatusStep sight;
+    uint64_t end() const noexcept { return offset + bytes; }
   };
   struct Place {
     Backend* image = nullptr;
@@ -73,7 +77,7 @@ class ImageCopy {
   Task<void> write_zeroes(uint64_t offset, uint64_t bytes);
   Task<void> keep_to_rate(uint64_t bytes);
   Task<void> read_ahead(const Piece& piece, std::byte* buffer);
-  void advance(const Piece& piece);
+  void show_begun(const Piece& piece);
   void fail(const Error& error, uint64_t offset);
 
   std::vector<Backend*> sources_;
@@ -90,7 +94,7 @@ class ImageCopy {
   Piece run_;  // where the cursor is: of one kind
   Turnstile order_;
   TimePoint next_write_{};       // where the rate is limited
-  uint64_t copied_ = 0;          // that the progress does not know of yet
+  uint64_t next_step_ = 0;       // of the progress: where it begins
   std::optional<Error> failed_;  // the first in the image
   uint64_t failed_offset_ = 0;
   std::optional<DiskThreads> readers_;

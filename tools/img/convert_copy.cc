@@ -90,13 +90,16 @@ Task<void> ImageCopy::find_run() {
   Node& node = place.image->node();
   // With a backing file of its own, the target is to hold just what the top of the source holds.
   Node* base = options_.target_has_backing ? node.backing() : nullptr;
-  auto status = co_await io::block_status_above(node, base, false, place.offset, place.left);
+  bool shown = progress_.is_shown();
+  auto status =
+      co_await (shown ? long_status_above(node, base, place.offset, place.left)
+                      : io::block_status_above(node, base, false, place.offset, place.left));
   // One sector that cannot be asked about must not hide the others.
   if (!status && options_.salvage && place.left > kSectorSize) {
     place.left = kSectorSize;
     status = co_await io::block_status_above(node, base, false, place.offset, place.left);
   }
-  run_ = {cursor_, 0, Kind::data};
+  run_ = {.offset = cursor_};
   if (!status) {
     if (!options_.salvage)
       throw Error::from_errno(status.error_number(),
@@ -109,6 +112,10 @@ Task<void> ImageCopy::find_run() {
   }
   StatusFlags flags = status->status.flags;
   run_.bytes = std::min(place.left, status->status.bytes);
+  run_.in_source = place.offset;
+  run_.sight = StatusStep(node, base, status->depth);
+  // What is less than a cluster counts as data, be it so or only seen so.
+  if (shown && cluster_ != 0) run_.bytes = std::min(run_.bytes, run_.sight.left(place.offset));
   if (flags.has(StatusFlag::zero))
     run_.kind = behind_backing ? Kind::backing : Kind::zero;
   else if (!flags.has(StatusFlag::data) && options_.target_has_backing)
@@ -137,10 +144,12 @@ ImageCopy::Piece ImageCopy::whole_units(Piece piece) const noexcept {
 Task<ImageCopy::Piece> ImageCopy::next_piece() {
   Mutex::Lock lock = co_await cursor_lock_.lock();
   if (failed_ || cursor_ >= total_) co_return Piece();
-  if (cursor_ >= run_.offset + run_.bytes) co_await find_run();
+  if (cursor_ >= run_.end()) co_await find_run();
   Piece piece = run_;
   piece.offset = cursor_;
-  piece.bytes = run_.offset + run_.bytes - cursor_;
+  piece.bytes = run_.end() - cursor_;
+  piece.in_source += cursor_ - run_.offset;
+  piece.run_end = run_.end();
   uint64_t most = piece.kind != Kind::data ? kMaxZeroRun
                   : cluster_ != 0          ? std::max(kPackedAtOnce, cluster_)
                   : options_.in_host       ? kCopiedInHost
@@ -149,7 +158,6 @@ Task<ImageCopy::Piece> ImageCopy::next_piece() {
   if (piece.bytes > most) piece.bytes = most - (piece.kind == Kind::data ? cursor_ % most : 0);
   piece = whole_units(piece);
   cursor_ += piece.bytes;
-  piece.ends_run = cursor_ >= run_.offset + run_.bytes;
   co_return piece;
 }
 
@@ -300,20 +308,27 @@ Task<void> ImageCopy::work() {
       if (piece.bytes == 0) break;
       // Drawn at once, before the next piece can be asked for.
       Turnstile::Turn turn = order_.draw();
+      if (progress_.is_shown()) show_begun(piece);
       co_await copy(piece, buffer.data(), turn);
-      advance(piece);
+      if (!progress_.is_shown()) progress_.advance(piece.bytes);
     }
   } catch (const Error& error) {
     fail(error, piece.offset);
   }
 }
 
-// In steps as large as qemu-img's, which show.
-void ImageCopy::advance(const Piece& piece) {
-  if (!progress_.is_shown() || is_work(piece)) copied_ += piece.bytes;
-  uint64_t step = cluster_ != 0 ? cluster_ : kProgressStep;
-  if (piece.ends_run || (piece.offset + piece.bytes) % step == 0)
-    progress_.advance(std::exchange(copied_, 0));
+// In steps as large as qemu-img's, which show, and like its as soon as one is begun.
+void ImageCopy::show_begun(const Piece& piece) {
+  if (!is_work(piece)) return;
+  uint64_t run_end = std::max(piece.run_end, piece.end());
+  next_step_ = std::max(next_step_, piece.offset);
+  while (next_step_ < piece.end()) {
+    uint64_t in_source = piece.in_source + (next_step_ - piece.offset);
+    uint64_t step = cluster_ != 0 ? cluster_ : std::min(kProgressStep, piece.sight.left(in_source));
+    step = std::min(step, run_end - next_step_);
+    progress_.advance(step);
+    next_step_ += step;
+  }
 }
 
 // How much data there is: what is shown as it goes is how much of it has been copied.

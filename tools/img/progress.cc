@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 
@@ -43,18 +44,28 @@ void Progress::print(double percent) const {
   std::fflush(stdout);
 }
 
-void Progress::advance(uint64_t by) {
-  done_ += by;
-  if (done_ > total_) done_ = total_;
-  double percent =
-      total_ == 0 ? 100 : static_cast<double>(done_) * 100 / static_cast<double>(total_);
+// `anew`: it need not be more than before at the end.
+void Progress::show(double percent, bool anew) {
   if (report_wanted) {
     report_wanted = 0;
     print(percent);
-  } else if (shown_ && (percent > printed_ + step_ || (percent == 100 && printed_ != 100))) {
+  } else if (shown_ &&
+             (percent > printed_ + step_ || (percent == 100 && (anew || printed_ != 100)))) {
     printed_ = percent;
     print(percent);
   }
+}
+
+void Progress::advance(uint64_t by) {
+  done_ = std::min(done_ + by, total_);
+  show(total_ == 0 ? 100 : static_cast<double>(done_) * 100 / static_cast<double>(total_), false);
+}
+
+void Progress::advance_by_share(uint64_t by) {
+  done_ = std::min(done_ + by, total_);
+  float share = static_cast<float>(by) / static_cast<float>(total_) * 100;
+  percent_ = std::min(percent_ + share, 100.0f);
+  show(percent_, true);
 }
 
 void Progress::set(uint64_t done, uint64_t total) {

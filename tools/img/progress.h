@@ -20,11 +20,14 @@ class Progress {
   bool is_shown() const noexcept { return shown_; }
   void set_total(uint64_t total) noexcept { total_ = total; }
   void advance(uint64_t by);
+  // The same where qemu-img adds up shares of the whole, and what it rounds shows.
+  void advance_by_share(uint64_t by);
   // So much of a total that becomes known on the way.
   void set(uint64_t done, uint64_t total);
   void finish();
 
  private:
+  void show(double percent, bool anew);
   void print(double percent) const;
 
   bool shown_;
@@ -32,6 +35,7 @@ class Progress {
   double step_;
   uint64_t total_ = 0;
   uint64_t done_ = 0;
+  float percent_ = 0;  // the sum of shares
   double printed_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
