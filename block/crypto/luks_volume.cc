@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "block/aio/thread_pool.h"
 #include "block/base/error.h"
@@ -120,9 +121,8 @@ std::vector<size_t> LuksVolume::slots_by_cost() const {
   for (size_t i = 0; i < kLuksSlots; ++i) {
     if (header_.slots[i].active) slots.push_back(i);
   }
-  std::stable_sort(slots.begin(), slots.end(), [this](size_t a, size_t b) {
-    return header_.slots[a].iterations < header_.slots[b].iterations;
-  });
+  auto cost = [this](size_t slot) { return std::pair(header_.slots[slot].iterations, slot); };
+  std::sort(slots.begin(), slots.end(), [&](size_t a, size_t b) { return cost(a) < cost(b); });
   return slots;
 }
 
