@@ -146,6 +146,8 @@ class Driver {
 
   // Makes the node `size` bytes long. Throws Error.
   virtual Task<void> truncate(uint64_t size, TruncateOptions options);
+  // After truncate(), which may have failed, and with no range of the node held for it any more.
+  virtual Task<void> truncated() { return Task<void>::ready(); }
 
   // Which flags pwritev and pwrite_zeroes honour themselves; block/io emulates fua by a flush.
   virtual WriteFlags write_flags() const noexcept { return {}; }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <algorithm>
 #include <cerrno>
+#include <exception>
 
 #include "block/base/error.h"
 #include "block/io/checks.h"
@@ -51,6 +52,21 @@ Task<Status> flush_counted(Node& node) {
   co_return status;
 }
 
+// Whoever writes before `first`, where the node stays as it is, goes on.
+Task<std::exception_ptr> truncate_held(Node& node, uint64_t first, uint64_t size,
+                                       TruncateOptions options) {
+  RangeLock::Hold hold(node.io().writes, {first, kMaxLength}, RangeLock::Mode::exclusive);
+  co_await hold.acquire();
+  try {
+    co_await node.driver().truncate(size, options);
+    node.io().dirty = true;
+    co_await node.refresh_length();
+  } catch (...) {
+    co_return std::current_exception();
+  }
+  co_return nullptr;
+}
+
 }  // namespace
 
 Task<Status> flush(Node& node) {
@@ -71,15 +87,14 @@ Task<void> truncate(Edge& child, uint64_t size, TruncateOptions options) {
   Edge* filtered = node.child_in_role(ChildRole::filtered);
   if (filtered != nullptr && node.descriptor().is_filter) {
     co_await truncate(*filtered, size, options);
+    node.io().dirty = true;
+    co_await node.refresh_length();
   } else {
-    // Bitmaps change with the size: nobody records in them meanwhile.
-    uint64_t first = node.bitmaps().in_use() ? 0 : std::min(old_size, size);
-    RangeLock::Hold hold(node.io().writes, {first, kMaxLength}, RangeLock::Mode::exclusive);
-    co_await hold.acquire();
-    co_await node.driver().truncate(size, options);
+    std::exception_ptr failed =
+        co_await truncate_held(node, std::min(old_size, size), size, options);
+    co_await node.driver().truncated();
+    if (failed) std::rethrow_exception(failed);
   }
-  node.io().dirty = true;
-  co_await node.refresh_length();
 }
 
 }  // namespace strata::io

@@ -227,14 +227,19 @@ Task<void> PersistentBitmaps::before_resize() {
   if (ahead_ && !stored_.empty()) check(co_await give_up(), "Could not update bitmap directory");
 }
 
+// Nobody writes when the disk is to be kept ahead again; who comes then waits for what it has.
 Task<void> PersistentBitmaps::after_resize() {
-  node_.bitmaps().resize(align_up(image_.size(), kSectorSize));
   if (!writing_ || ahead_ || stored_.empty() || !node_.layer().keeps_bitmaps_ahead()) co_return;
-  Mutex::Lock lock = co_await mutex_.lock();
-  ahead_ = true;
-  for (auto& [key, stored] : stored_) {
-    ahead_ = ahead_ && stored.bitmap->keep(*this);
-    stored.bitmap->take_changed();
+  Mutex::Lock lock;
+  {
+    RangeLock::Hold hold(node_.io().writes, {0, kMaxLength}, RangeLock::Mode::exclusive);
+    co_await hold.acquire();
+    lock = co_await mutex_.lock();
+    ahead_ = true;
+    for (auto& [key, stored] : stored_) {
+      ahead_ = ahead_ && stored.bitmap->keep(*this);
+      stored.bitmap->take_changed();
+    }
   }
   Status status;
   for (auto& [key, stored] : stored_) {

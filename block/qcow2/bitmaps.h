@@ -38,7 +38,8 @@ class PersistentBitmaps final : public BitmapKeeper {
   void check_new(const std::string& name, uint64_t granularity) const;
   Task<void> change(std::function<void()> action);
   Task<void> forget(std::string name);
-  // Around a change of the disk's size, during which nobody else writes to the node. Throws Error.
+  // Around a change of the disk's size: with what lies behind the smaller size held, and with
+  // nothing held. Meanwhile others may write to the rest. before_resize() throws Error.
   Task<void> before_resize();
   Task<void> after_resize();
 

@@ -84,6 +84,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   Task<void> truncate(uint64_t size, TruncateOptions options) override {
     return resize_with_bitmaps(size, options);
   }
+  Task<void> truncated() override { return bitmaps_->after_resize(); }
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t bytes, StatusWant) override;
   bool knows_zeroes(uint64_t offset, uint64_t bytes) const noexcept override {
     return !image_->is_surely_data(qcow2::GuestOffset(offset), bytes);
@@ -212,14 +213,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
   }
   Task<void> resize_with_bitmaps(uint64_t size, TruncateOptions options) {
     co_await bitmaps_->before_resize();
-    std::exception_ptr failed;
-    try {
-      co_await image_->resize(size, options);
-    } catch (...) {
-      failed = std::current_exception();
-    }
-    co_await bitmaps_->after_resize();
-    if (failed) std::rethrow_exception(failed);
+    co_await image_->resize(size, options);
   }
 
   Task<void> load() {

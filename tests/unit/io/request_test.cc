@@ -288,6 +288,40 @@ TEST_CASE("truncate changes the length and tells the user") {
 
 namespace {
 
+Task<void> truncate(Backend& user, uint64_t size, bool& done) {
+  co_await user.truncate(size);
+  done = true;
+}
+
+Task<void> write_while_truncated(Backend& user, uint64_t size, Status& status, bool& went_on) {
+  bool done = false;
+  TaskScope scope;
+  scope.spawn(truncate(user, size, done));
+  co_await AioContext::current()->yield();
+  co_await write_byte(user, 0, 'x', status);
+  went_on = !done;
+  co_await scope.join();
+}
+
+}  // namespace
+
+TEST_CASE("while the size changes others write to what stays, and bitmaps record it") {
+  uint64_t size = GENERATE(uint64_t{1} << 21, uint64_t{1} << 19);
+  Disk disk;
+  auto bitmap = std::make_shared<DirtyBitmap>("b", 1 << 20, 65536);
+  disk.node->bitmaps().add(bitmap);
+  disk.behaviour.yields = true;
+  Status status = Status::error(EIO);
+  bool went_on = false;
+  disk.run(write_while_truncated(disk.user, size, status, went_on));
+  CHECK(status.ok());
+  CHECK(went_on);
+  CHECK(bitmap->is_dirty(0));
+  CHECK(bitmap->size() == size);
+}
+
+namespace {
+
 Task<void> write_while_drained(MainLoop& loop, Disk& disk, bool& ended_early) {
   DrainedSection drained = co_await DrainedSection::begin(loop, {disk.node.get()});
   Status status = Status::error(EIO);

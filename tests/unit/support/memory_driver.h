@@ -24,7 +24,7 @@ struct MemoryBehaviour {
   WriteFlags zero_flags;
   bool knows_zeroes = false;       // pwrite_zeroes is there
   int fail_next = 0;               // errno of the next request
-  bool yields = false;             // requests go through the loop once
+  bool yields = false;             // requests go through the loop once, truncate() many times
   std::vector<std::string> calls;  // "read 0+512", ...
 
   void note(const char* what, uint64_t offset, uint64_t bytes) {
@@ -81,8 +81,8 @@ class MemoryDriver final : public Driver {
   }
   Task<Result<uint64_t>> length() override { co_return uint64_t{data.size()}; }
   Task<void> truncate(uint64_t size, TruncateOptions) override {
+    for (int i = 0; behaviour_.yields && i < 100; ++i) co_await AioContext::current()->yield();
     data.resize(size);
-    co_return;
   }
   Limits limits(const Limits&) const noexcept override { return behaviour_.limits; }
   WriteFlags write_flags() const noexcept override { return behaviour_.write_flags; }
