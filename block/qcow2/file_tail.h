@@ -42,6 +42,15 @@ class FileTail {
     grown_to_ = 0;
   }
 
+  // Nobody writes behind `end`, to which the file is cut, be it longer. False: it was not.
+  Task<bool> cut_to(ImageFile file, HostOffset end) {
+    Mutex::Lock lock = co_await growing_.lock();
+    if (file.length() <= end.value) co_return true;
+    bool cut = co_await resize(file, end.value);
+    if (cut) grown_to_ = 0;
+    co_return cut;
+  }
+
  private:
   static constexpr uint64_t kLeastAhead = 1024 * 1024;
   static constexpr uint64_t kMostAhead = 64 * 1024 * 1024;

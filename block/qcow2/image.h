@@ -386,7 +386,11 @@ class Image final : RefcountTableOwner {
 
   // structure (resize.cc, snapshots.cc)
   Task<Status> grow_l1(uint64_t entries);
+  // shrink.cc
   Task<Status> shrink(uint64_t size);
+  Task<void> settle_shrunk();
+  Task<Status> reclaim();
+  Task<Status> drop_tables_behind_end();
   Task<Status> write_zero_bytes(ByteRange range);
   Task<Status> allocate_and_link(const Plan& plan, qapi::PreallocMode in_file);
   // The L2 tables that an L1 table refers to, by offset, and how often.
@@ -449,7 +453,8 @@ class Image final : RefcountTableOwner {
   std::atomic<int> unguarded_{0};      // errno
   std::atomic<bool> announced_{false};
   std::atomic<bool> signalled_{false};
-  bool lazily_dirty_ = false;  // writing_back: the dirty bit is set, by lazy refcounts
+  std::atomic<int> unfreed_{0};  // errno: why clusters could not be given back, since it was 0
+  bool lazily_dirty_ = false;    // writing_back: the dirty bit is set, by lazy refcounts
 
   Mutex writing_back_;
   Mutex metadata_;

@@ -459,6 +459,54 @@ Task<Status> Refcounts::start_over(HostCluster block, uint64_t clusters) {
   co_return co_await file_.write(all.at, all.bytes);
 }
 
+// The block's own cluster does not count where there is no other.
+std::optional<HostCluster> Refcounts::last_counted(TableIndex index,
+                                                   const Block& block) const noexcept {
+  HostCluster first = geometry_.first_cluster(index);
+  HostCluster own = geometry_.cluster_of(block.at);
+  std::optional<HostCluster> last;
+  for (uint64_t i = geometry_.refcount_block_entries(); i-- > 0;) {
+    uint64_t count = value(block, BlockIndex(i));
+    if (count == 0) continue;
+    if (!last) last = first + i;
+    if (first + i != own || count != 1) return last;
+  }
+  return std::nullopt;
+}
+
+// On the disk first: from then on nobody knows that its cluster was taken.
+Task<Status> Refcounts::drop_block(TableIndex index, HostCluster own) {
+  std::array<std::byte, 8> nothing{};
+  Status status = co_await file_.write(table_offset_ + index.value * 8, nothing);
+  if (status.ok()) status = co_await file_.flush();
+  if (!status.ok()) co_return status;
+  table_[index.value] = 0;
+  blocks_.erase(index.value);
+  hint_ = std::min(hint_, own);
+  if (geometry_.table_index(own) == index) co_return status;
+  co_return co_await decrease(own, 1);
+}
+
+Task<Result<std::optional<HostCluster>>> Refcounts::last_used(bool drop) {
+  uint64_t clusters = std::max(geometry_.clusters_for(file_.length()), fresh_from_.value);
+  uint64_t blocks = geometry_.table_index(HostCluster(clusters)).value + 1;
+  for (uint64_t i = std::min<uint64_t>(blocks, table_.size()); i-- > 0;) {
+    TableIndex index(i);
+    Result<Block*> block = co_await load(index);
+    if (!block) co_return block.status();
+    if (*block == nullptr) continue;
+    bool is_there = !(*block)->on_disk || (*block)->at.value < file_.length();
+    if (!is_there) co_return Status::error(EIO);
+    if (std::optional<HostCluster> last = last_counted(index, **block)) co_return last;
+    HostCluster own = geometry_.cluster_of((*block)->at);
+    if (!drop) continue;
+    if (table_offset_ != table_offset_on_disk_ || (*block)->writing != 0) co_return own;
+    Status status = co_await drop_block(index, own);
+    if (!status.ok()) co_return status;
+  }
+  co_return std::optional<HostCluster>();
+}
+
 void Refcounts::close_for_bytes(HostCluster cluster) noexcept {
   if (geometry_.cluster_of(HostOffset(free_byte_)) == cluster) free_byte_ = kNoBytes;
 }

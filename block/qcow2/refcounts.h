@@ -79,6 +79,13 @@ class Refcounts {
   // the end of the file. Asked once, by whoever allocated them.
   bool take_fresh(HostCluster first, uint64_t clusters) noexcept;
 
+  // The last cluster of the file that is counted; nothing if none is. Blocks behind it that count
+  // nothing but themselves are passed over; if `drop` they go, before anybody can have their
+  // clusters, and nothing that was taken to be written is under way.
+  Task<Result<std::optional<HostCluster>>> last_used(bool drop);
+  // The file was cut there, and whatever will be behind it is zeroes.
+  void ends_at(HostCluster end) noexcept { fresh_from_ = end; }
+
   // What made no sense in the table, as a text for the user; empty: nothing was met.
   const std::string& corruption() const noexcept { return corruption_; }
 
@@ -131,6 +138,8 @@ class Refcounts {
   Task<Result<Block*>> load(TableIndex index);  // null: there is none
   Task<Result<HostCluster>> find_free(HostCluster from, uint64_t clusters);
   Task<Status> create_block(TableIndex index);
+  std::optional<HostCluster> last_counted(TableIndex index, const Block& block) const noexcept;
+  Task<Status> drop_block(TableIndex index, HostCluster own);
   Task<Result<std::vector<TableIndex>>> missing_blocks(HostCluster first, uint64_t clusters);
   Task<Status> change(HostCluster first, uint64_t clusters, bool up, uint64_t by);
   Task<Status> check_change(HostCluster first, uint64_t clusters, bool up, uint64_t by);

@@ -32,17 +32,6 @@ Task<Status> forget_stale(Edge& data, uint64_t from, uint64_t to, qapi::Prealloc
   co_return co_await io::pwrite_zeroes(data, from, end - from, flags);
 }
 
-// Whether the image itself has anything but zeroes there, or that cannot be said.
-Task<bool> has_data(Image& image, ByteRange range) {
-  while (!range.empty()) {
-    Result<Run> run = co_await image.lookup(GuestOffset(range.offset), range.bytes);
-    if (!run || (run->get_if<Unallocated>() == nullptr && run->get_if<Zero>() == nullptr))
-      co_return true;
-    range = {range.offset + run->bytes, range.bytes - run->bytes};
-  }
-  co_return false;
-}
-
 // As bytes, in less than a cluster, which has a place in the file then.
 Task<Status> place_zeroes(Image& image, ByteRange range) {
   if (range.empty()) co_return Status();
@@ -64,6 +53,7 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
   check(co_await before_first_write(), "Failed to update the image size");
   if (size < old_size) {
     check(co_await shrink(size), "Failed to discard cropped clusters");
+    co_await settle_shrunk();
   } else if (size > old_size) {
     check(co_await drop_vm_state(size), "Failed to update the image size");
     if (geometry_.l1_entries_for(size) > l1_.size())
@@ -84,7 +74,11 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
   } catch (const Error& error) {
     failure = error;
   }
-  if (!failure) co_return;
+  if (!failure) {
+    // The disk has its size now, whatever becomes of what is left of the end.
+    if (size < old_size) (void)co_await reclaim();
+    co_return;
+  }
   size_.store(old_size, std::memory_order_release);
   throw *failure;
 }
@@ -128,22 +122,6 @@ Task<Status> Image::write_zero_bytes(ByteRange range) {
     range = {range.offset + bytes, range.bytes - bytes};
   }
   co_return Status();
-}
-
-// Whoever makes the disk larger again must not find what was there.
-Task<Status> Image::shrink(uint64_t size) {
-  uint64_t old_size = this->size();
-  uint64_t cut = geometry_.round_up(size);
-  ByteRange tail{size, std::min(cut, old_size) - size};
-  if (co_await has_data(*this, tail)) {
-    Status status = co_await write_zero_bytes(tail);
-    if (!status.ok()) co_return status;
-  }
-  uint64_t end = geometry_.round_up(old_size);
-  if (cut >= end) co_return Status();
-  if (header_.version < 3 && backing() != nullptr)
-    co_return co_await write_zero_bytes({cut, old_size - cut});
-  co_return co_await wipe_clusters({cut, end - cut}, Wipe::discard);
 }
 
 // The new table is written whole, with entries that are all safe to be on the disk: nobody changes

@@ -246,8 +246,10 @@ Task<void> Image::release(const Freed& freed) {
     i = last + 1;
   }
   Mutex::Lock lock = co_await metadata_.lock();
-  for (uint64_t i = 0; i < freed.clusters; ++i)
-    (void)co_await refcounts_.decrease(freed.first + i, 1);
+  for (uint64_t i = 0; i < freed.clusters; ++i) {
+    Status status = co_await refcounts_.decrease(freed.first + i, 1);
+    if (unfreed_ == 0) unfreed_ = status.error_number();
+  }
   signal_refcounts();
 }
 

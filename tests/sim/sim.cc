@@ -124,6 +124,7 @@ class World : public Rig {
   void control_round();
   void snapshot_round();
   void resize_round();
+  void check_end_of_file();
   void amend_round();
   void empty_round();
   template <class Action>
@@ -434,9 +435,19 @@ void World::resize_round() {
   note(fmt::format("resize {} to {} {}", sectors(), now, qapi::to_string(options.preallocation)));
   Oracle after = oracle_;
   after.resize(now);
+  bool shrinks = now < sectors();
   bool done = try_to({Pending::Kind::resize, "", after},
                      [&] { wait(user_.truncate(now * kSector, options)); });
   if (done) oracle_ = std::move(after);
+  if (done && shrinks && plan_.trouble == Trouble::none) check_end_of_file();
+}
+
+// Nobody writes: the file of a disk that became smaller ends where what is used does.
+void World::check_end_of_file() {
+  std::string report;
+  uint64_t length = disk().contents().size();
+  uint64_t used = check_settled("after shrinking", report).image_end_offset;
+  if (length > used) fail("after shrinking the file has {} bytes and uses {}", length, used);
 }
 
 // Another width of refcounts, another version, or lazy refcounts on and off.
