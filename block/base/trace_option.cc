@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/base/trace_option.h"
 
+#include <cerrno>
+#include <cstdlib>
 #include <fstream>
 
 #include "block/base/error.h"
@@ -14,7 +16,10 @@ namespace {
 // A pattern a line; '#' begins a comment.
 std::vector<TracePattern> read_patterns(const std::string& path) {
   std::ifstream file(path);
-  if (!file) throw Error::from_errno(errno, "{}", path);
+  if (!file) {
+    write_log_line(Error::describe_errno(errno), path);
+    std::exit(1);
+  }
   std::vector<TracePattern> patterns;
   int number = 0;
   for (std::string line; std::getline(file, line);) {
@@ -34,10 +39,9 @@ TraceOption parse_trace_option(const std::string& text) {
   for (const OptionWord& word : split_option(text, "enable")) {
     if (word.key == "enable") {
       option.help |= word.value == "help" || word.value == "?";
-      option.patterns.push_back({word.value, {}});
+      option.patterns.push_back(word.value);
     } else if (word.key == "events") {
-      for (TracePattern& pattern : read_patterns(word.value))
-        option.patterns.push_back(std::move(pattern));
+      option.events = word.value;
     } else if (word.key == "file") {
       option.file = word.value;
     } else {
@@ -48,9 +52,13 @@ TraceOption parse_trace_option(const std::string& text) {
 }
 
 std::vector<TracePattern> apply_trace_option(const TraceOption& option) {
-  std::vector<TracePattern> unknown;
+  std::vector<TracePattern> patterns;
+  if (option.events) patterns = read_patterns(*option.events);
   if (option.file) trace_to_file(*option.file);
-  for (const TracePattern& pattern : option.patterns) {
+  for (auto name = option.patterns.rbegin(); name != option.patterns.rend(); ++name)
+    patterns.insert(patterns.begin(), {*name, {}});
+  std::vector<TracePattern> unknown;
+  for (const TracePattern& pattern : patterns) {
     bool off = pattern.name.starts_with('-');
     std::string_view name = std::string_view(pattern.name).substr(off ? 1 : 0);
     bool exact = name.find_first_of("*?[") == name.npos;

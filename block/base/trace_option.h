@@ -14,15 +14,17 @@ struct TracePattern {
 };
 
 struct TraceOption {
-  std::vector<TracePattern> patterns;
+  std::vector<std::string> patterns;  // "-NAME" switches off
+  std::optional<std::string> events;  // a file of patterns
   std::optional<std::string> file;
   bool help = false;
 };
 
-// [enable=]PATTERN[,events=FILE][,file=FILE]; reads the file of patterns. Throws Error.
+// [enable=]PATTERN[,events=FILE][,file=FILE]. Throws Error.
 TraceOption parse_trace_option(const std::string& text);
 
-// Does what the option says; yields the patterns that name no trace point. Throws Error.
+// Does what the option says; yields the patterns that name no trace point. Throws Error. Without
+// the file of patterns the program ends, having said why: its start is no start.
 std::vector<TracePattern> apply_trace_option(const TraceOption& option);
 
 // Warns of one that apply_trace_option() returned, which stands in `option` of the command line, or

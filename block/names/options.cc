@@ -195,22 +195,46 @@ void make_arrays(boost::json::value& value) {
 }
 
 constexpr std::string_view kOverlapCheck = "overlap-check";
+// Of a tree: what was said of the whole beside its members.
+constexpr std::string_view kWhole;
 
 // "overlap-check=constant,overlap-check.main-header=off": the first is the template.
-void name_template(boost::json::value& checks) {
-  if (!checks.is_string()) return;
-  object tree{{"template", checks}};
-  checks = std::move(tree);
-}
-
-void check_template(const boost::json::value* checks, std::string_view wanted) {
-  if (checks == nullptr) return;
-  const boost::json::value* given = checks->get_object().if_contains("template");
-  if (given != nullptr && *given != boost::json::value(wanted))
+void name_template(object& checks) {
+  boost::json::value whole = checks.at(kWhole);
+  checks.erase(kWhole);
+  const boost::json::value* given = checks.if_contains("template");
+  if (given != nullptr && *given != whole)
     throw Error(
         "Conflicting values for qcow2 options 'overlap-check' ('{}') and 'overlap-check.template' "
         "('{}')",
-        std::string_view(given->get_string()), wanted);
+        std::string_view(whole.as_string()), std::string_view(given->as_string()));
+  checks["template"] = std::move(whole);
+}
+
+bool means_a_node(std::string_view key) noexcept {
+  for (std::string_view one :
+       {"backing", "bottom", "data-file", "file", "header", "image", "raw", "target", "test"})
+    if (key == one) return true;
+  return false;
+}
+
+// Nodes that are named are not described as well.
+void settle_wholes(object& options) {
+  for (auto& [key, member] : options) {
+    object* tree = member.if_object();
+    if (tree == nullptr) continue;
+    try {
+      if (tree->contains(kWhole) && key == kOverlapCheck) name_template(*tree);
+      if (tree->contains(kWhole) && means_a_node(key))
+        throw Error(
+            "Cannot reference an existing block device with additional options or a new filename");
+      if (tree->contains(kWhole)) throw Error("Cannot mix scalar and non-scalar keys");
+      settle_wholes(*tree);
+    } catch (Error& error) {
+      if (key == "backing") throw std::move(error).prepend("Could not open backing file: ");
+      throw;
+    }
+  }
 }
 
 void check_overlap_checks(const object& options) {
@@ -234,19 +258,14 @@ void check_overlap_checks(const object& options) {
 
 void set_option(object& options, std::string_view key, std::string_view value) {
   size_t dot = key.find('.');
+  boost::json::value* before = options.if_contains(key.substr(0, dot));
+  bool is_tree = before != nullptr && before->is_object();
   if (dot == key.npos) {
-    boost::json::value* before = options.if_contains(key);
-    if (key == kOverlapCheck && before != nullptr && before->is_object())
-      return set_option(options, "overlap-check.template", value);
-    options[key] = std::string(value);
+    (is_tree ? before->get_object()[kWhole] : options[key]) = std::string(value);
     return;
   }
-  std::string_view first = key.substr(0, dot);
-  boost::json::value* child = options.if_contains(first);
-  if (first == kOverlapCheck && child != nullptr) name_template(*child);
-  if (first == kOverlapCheck && key.ends_with(".template")) check_template(child, value);
-  if (child != nullptr && !child->is_object()) throw Error("Cannot mix scalar and non-scalar keys");
-  set_option(child_of(options, first), key.substr(dot + 1), value);
+  if (before != nullptr && !is_tree) *before = object{{kWhole, *before}};
+  set_option(child_of(options, key.substr(0, dot)), key.substr(dot + 1), value);
 }
 
 object option_tree_of_json(const object& json) {
@@ -293,6 +312,7 @@ void name_drivers_of_children(object& options) {
 }
 
 qapi::BlockdevOptions read_options(const BlockLayer& layer, object options) {
+  settle_wholes(options);
   for (auto& [key, value] : options) make_arrays(value);
   check_overlap_checks(options);
   for (;;) {

@@ -128,6 +128,7 @@ class Opener {
     const boost::json::value* given = options_.if_contains("backing");
     if (given == nullptr || !given->is_object() || flags_.no_backing) co_return;
     object backing = given->get_object();
+    if (backing.contains("")) co_return;  // is named, too: that is refused with the rest
     if (is_partial(backing)) co_await complete_from_image(backing);
     set_default(backing, "read-only", "on");
     std::optional<Error> failed;
