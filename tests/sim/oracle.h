@@ -14,12 +14,13 @@ namespace strata::sim {
 
 // Every write gives its sectors a number of its own; 0 stands for zeroes.
 using Mark = uint64_t;
+inline constexpr uint64_t kMarkStride = 1000003;
 
 inline void fill_sector(std::byte* out, Mark mark, uint64_t sector) noexcept {
   std::memset(out, 0, kSector);
   if (mark == 0) return;
   for (uint64_t i = 0; i < kSector / 16; ++i) {
-    uint64_t words[2] = {mark, sector * 1000003 + i};
+    uint64_t words[2] = {mark, sector * kMarkStride + i};
     std::memcpy(out + i * 16, words, sizeof words);
   }
 }

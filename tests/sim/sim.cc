@@ -7,8 +7,10 @@
 // Each seed chooses an image, some queues of requests, and what goes wrong: nothing, failing
 // requests, or the power, after some write. Afterwards the metadata must be sound and each sector
 // must hold what the oracle allows. A seed that fails is printed; --seed N runs it again.
+#include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <string>
 
@@ -21,6 +23,7 @@ namespace strata::sim {
 namespace {
 
 enum class Trouble { none, faults, power };
+enum class Cipher { none, aes, luks };
 
 struct Plan {
   unsigned cluster_bits = 16;
@@ -35,6 +38,7 @@ struct Plan {
   bool amends = false;
   bool data_file = false;
   bool lazy = false;
+  Cipher cipher = Cipher::none;
   uint64_t sectors = 4096;
   uint64_t base_sectors = 0;
   unsigned queues = 1;
@@ -64,18 +68,24 @@ struct Plan {
     amends = chance(20);
     const Trouble kTroubles[] = {Trouble::none, Trouble::faults, Trouble::power, Trouble::power};
     trouble = kTroubles[random() % 4];
+    // Keys of LUKS take their time, however few rounds are asked for.
+    if (!data_file && chance(15))
+      cipher = !version_2 && !amends && chance(40) ? Cipher::luks : Cipher::aes;
   }
 
   std::string describe() const {
     const char* what[] = {"none", "faults", "power"};
     return fmt::format(
-        "cluster 2^{} refcount {} {}{}{}{}{}{}{}{}{}{}sectors {} base {} queues {} operations {} "
+        "cluster 2^{} refcount {} {}{}{}{}{}{}{}{}{}{}{}sectors {} base {} queues {} operations {} "
         "trouble {}",
         cluster_bits, refcount_bits, extended ? "extended " : "", version_2 ? "v2 " : "",
         zstd ? "zstd " : "", backing ? "backing " : "", small_cache ? "small-cache " : "",
         snapshots ? "snapshots " : "", resizes ? "resizes " : "", amends ? "amends " : "",
-        data_file ? "data-file " : "", lazy ? "lazy " : "", sectors, base_sectors, queues,
-        operations, what[static_cast<int>(trouble)]);
+        data_file ? "data-file " : "", lazy ? "lazy " : "",
+        cipher == Cipher::luks  ? "luks "
+        : cipher == Cipher::aes ? "aes "
+                                : "",
+        sectors, base_sectors, queues, operations, what[static_cast<int>(trouble)]);
   }
 };
 
@@ -85,6 +95,7 @@ class World : public Rig {
   World(uint64_t seed, std::optional<Trouble> trouble, bool verbose)
       : Rig(seed), plan_(random_), oracle_(plan_.sectors), verbose_(verbose) {
     if (trouble) plan_.trouble = *trouble;
+    layer_.set_surroundings({.find_secret = [](std::string_view) { return "open sesame"; }});
     if (verbose_) std::printf("seed %lu: %s\n", seed, plan_.describe().c_str());
   }
   void run();
@@ -109,8 +120,12 @@ class World : public Rig {
   }
 
   void make_base();
+  // Version 2 cannot tell that what is preallocated is no data, and noise, yet.
+  bool can_preallocate() const noexcept { return !plan_.version_2 || plan_.cipher == Cipher::none; }
   qapi::PreallocMode some_preallocation();
   void make_image();
+  qapi::QCryptoBlockCreateOptions cipher_of_image() const;
+  void guard_secrets();
   void open(bool writable = true);
   void close();
   void arm();
@@ -184,11 +199,49 @@ void World::make_image() {
   if (plan_.backing) {
     options.backing_file = "base";
     options.backing_fmt = qapi::BlockdevDriver::raw;
-  } else if (random_() % 5 == 0) {
+  } else if (random_() % 5 == 0 && can_preallocate()) {
     options.preallocation = some_preallocation();
   }
+  if (plan_.cipher != Cipher::none) options.encrypt = cipher_of_image();
   wait(qcow2::create(loop_, layer_, options));
   guard_header(uint64_t{1} << plan_.cluster_bits);
+  if (plan_.cipher != Cipher::none) guard_secrets();
+}
+
+qapi::QCryptoBlockCreateOptions World::cipher_of_image() const {
+  qapi::QCryptoBlockCreateOptions options;
+  if (plan_.cipher == Cipher::aes) {
+    options.select(qapi::QCryptoBlockFormat::qcow);
+    options.get_if<qapi::QCryptoBlockOptionsQCow>()->key_secret = "key";
+    return options;
+  }
+  options.select(qapi::QCryptoBlockFormat::luks);
+  auto& luks = *options.get_if<qapi::QCryptoBlockCreateOptionsLUKS>();
+  luks.key_secret = "key";
+  luks.cipher_alg = qapi::QCryptoCipherAlgo::aes_128;
+  luks.cipher_mode = qapi::QCryptoCipherMode::cbc;
+  luks.iter_time = 1;
+  return options;
+}
+
+// What the guest wrote never gets to the file as it is.
+void World::guard_secrets() {
+  disk().on_change = [this, header = std::move(disk().on_change)](uint64_t offset,
+                                                                  ConstBytes bytes) {
+    header(offset, bytes);
+    std::array<std::byte, kSector> plain;
+    for (size_t at = 0; at + kSector <= bytes.size(); at += kSector) {
+      Mark mark = 0;
+      uint64_t second = 0;
+      std::memcpy(&mark, bytes.data() + at, sizeof mark);
+      std::memcpy(&second, bytes.data() + at + sizeof mark, sizeof second);
+      if (mark == 0 || mark >= next_mark_) continue;
+      fill_sector(plain.data(), mark, second / kMarkStride);
+      if (std::memcmp(plain.data(), bytes.data() + at, kSector) == 0)
+        overwritten_ =
+            fmt::format("what was written as {} is in clear text at {}", mark, offset + at);
+    }
+  };
 }
 
 void World::open(bool writable) {
@@ -203,6 +256,13 @@ void World::open(bool writable) {
     image.l2_cache_size = 4096;
   }
   if (random_() % 2 == 0) image.pass_discard_other = true;
+  if (plan_.cipher == Cipher::aes) {
+    image.encrypt.emplace().select(qapi::BlockdevQcow2EncryptionFormat::aes);
+    image.encrypt->get_if<qapi::QCryptoBlockOptionsQCow>()->key_secret = "key";
+  } else if (plan_.cipher == Cipher::luks) {
+    image.encrypt.emplace().select(qapi::BlockdevQcow2EncryptionFormat::luks);
+    image.encrypt->get_if<qapi::BlockdevQcow2EncryptionLUKS>()->key_secret = "key";
+  }
   NodePtr node = wait(open_node(loop_, layer_, std::move(options)));
   PermissionSet needed = Permission::consistent_read;
   if (writable) needed |= PermissionSet{Permission::write, Permission::resize};
@@ -274,7 +334,8 @@ Task<void> World::one_operation() {
   uint64_t aligned = first / cluster * cluster;
   uint64_t clusters = std::min(sectors() - aligned, cluster * (1 + random_() % 4));
   bool can_discard = !plan_.version_2 || !plan_.backing;
-  if (plan_.data_file && what >= 50 && what < 56) what = 0;  // nothing can be compressed there
+  bool packs = !plan_.data_file && plan_.cipher == Cipher::none;
+  if (!packs && what >= 50 && what < 56) what = 0;  // nothing can be compressed there
   if (what < 50) co_return co_await change(first, count, 0);
   if (what < 56) co_return co_await change(aligned, std::min(clusters, cluster), 1);
   if (what < 62) co_return co_await change(first, count, 2);
@@ -431,7 +492,8 @@ void World::resize_round() {
   if (plan_.version_2 && !saved_.empty()) return;  // there a snapshot is of the disk's size
   uint64_t now = 8 + random_() % (2 * plan_.sectors);
   TruncateOptions options;
-  if (now > sectors() && random_() % 2 == 0) options.preallocation = some_preallocation();
+  if (now > sectors() && random_() % 2 == 0 && can_preallocate())
+    options.preallocation = some_preallocation();
   note(fmt::format("resize {} to {} {}", sectors(), now, qapi::to_string(options.preallocation)));
   Oracle after = oracle_;
   after.resize(now);
