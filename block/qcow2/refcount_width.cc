@@ -153,6 +153,11 @@ Task<void> Image::change_refcount_width(unsigned order, AmendProgress progress) 
   const HostCluster first = structure.first;
   const uint64_t clusters = structure.clusters;
   Allocation allocation(*this, first, clusters);
+  if (!placed.ok() && !refcounts_.corruption().empty()) {
+    signal_refcounts();
+    (void)co_await write_back();  // says so in the header
+    throw Error("Image is corrupt (unaligned refblock offset)");
+  }
   check(placed, kFailed);
   check(co_await settle(), kFailed);
   uint64_t table_clusters = geometry_.clusters_for((*structure.blocks.rbegin() + 1) * 8);

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from damage import Image
+
 BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
 OURS = BUILD / "bin/compat"
 BOTH = {"qemu": Path(shutil.which("qemu-img") or "/").parent, "strata": OURS}
@@ -156,3 +158,22 @@ def test_an_image_whose_emptying_failed_is_mended_when_it_is_opened(tmp_path):
     assert result == 1 and output.endswith(": Input/output error\n")
     assert run(OURS / "qemu-io", "-c", "read -P 7 1M 1M", image)[0] == 0
     assert run("qemu-img", "check", "-q", image) == (0, "")
+
+
+@pytest.mark.parametrize("bits", [1, 8, 64])
+def test_refcounts_in_an_unaligned_block_get_no_other_width(tmp_path, bits):
+    image = tmp_path / "image"
+    create(BOTH["qemu"], image, "-o", "cluster_size=4k", image, "8M")
+    run(BOTH["qemu"] / "qemu-io", "-c", "write 0 4M", image)
+    broken = Image(image)
+    broken.poke(broken.refcount_table, broken.block() | 0x200)
+    broken.save()
+    said = {}
+    for name, program in BOTH.items():
+        copy = tmp_path / name
+        shutil.copy(image, copy)
+        said[name] = run(program / "qemu-img", "amend", "-f", "qcow2", "-o",
+                         f"refcount_bits={bits}", copy)
+        info = json.loads(run("qemu-img", "info", "--output=json", copy)[1])
+        said[name] += (info["format-specific"]["data"]["corrupt"],)
+    assert said["strata"] == said["qemu"] and said["qemu"][0] == 1
