@@ -20,6 +20,7 @@ constexpr uint64_t kTableOnes = 1;
 constexpr uint64_t kMaxBytesOfOnes = 32 * 1024 * 1024;
 
 constexpr char kCannotAllocate[] = "Failed to allocate clusters for bitmap '{}'";
+constexpr char kOverlaps[] = "Qcow2 overlap check failed";
 constexpr char kCannotWrite[] = "Failed to write bitmap '{}' to file";
 
 void check(Status status, std::string_view what) {
@@ -166,6 +167,9 @@ std::vector<BitmapEntry> PersistentBitmaps::directory() const {
 Task<Result<HostCluster>> PersistentBitmaps::allocate(uint64_t clusters) {
   Mutex::Lock lock = co_await image_.metadata_.lock();
   Result<HostCluster> first = co_await image_.allocate_clusters(clusters);
+  // What counts as free is metadata: nothing else makes an image unusable here.
+  bool overlaps = !first && image_.is_unusable() && image_.refcounts_.corruption().empty();
+  if (overlaps) what_failed_ = kOverlaps;
   if (!first) co_return first;
   image_.refcounts_.take_fresh(*first, clusters);
   co_return first;
@@ -215,7 +219,7 @@ Task<Status> PersistentBitmaps::store_bitmap(Stored& stored, bool rewrite) {
       continue;
     Result<HostCluster> place = co_await allocate(1);
     status = place.status();
-    if (!status.ok()) what_failed_ = fmt::format(kCannotAllocate, old.name);
+    if (!status.ok() && what_failed_.empty()) what_failed_ = fmt::format(kCannotAllocate, old.name);
     if (!status.ok()) break;
     stored.table[i] = geometry.offset_of(*place).value;
     status = co_await image_.file_.write(geometry.offset_of(*place), data);
@@ -225,7 +229,7 @@ Task<Status> PersistentBitmaps::store_bitmap(Stored& stored, bool rewrite) {
   if (status.ok()) {
     Result<HostCluster> place = co_await allocate(clusters);
     status = place.status();
-    if (!status.ok()) what_failed_ = fmt::format(kCannotAllocate, old.name);
+    if (!status.ok() && what_failed_.empty()) what_failed_ = fmt::format(kCannotAllocate, old.name);
     if (status.ok()) {
       stored.table_offset = geometry.offset_of(*place);
       std::vector<std::byte> bytes(clusters * cluster);

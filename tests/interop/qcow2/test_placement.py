@@ -177,3 +177,20 @@ def test_refcounts_in_an_unaligned_block_get_no_other_width(tmp_path, bits):
         info = json.loads(run("qemu-img", "info", "--output=json", copy)[1])
         said[name] += (info["format-specific"]["data"]["corrupt"],)
     assert said["strata"] == said["qemu"] and said["qemu"][0] == 1
+
+
+@pytest.mark.parametrize("what", ["l1", "refcount_table"])
+def test_bitmaps_that_would_overwrite_metadata_are_lost_and_it_says_so(tmp_path, what):
+    image = tmp_path / "image"
+    create(BOTH["qemu"], image, "-o", "cluster_size=64k", image, "8M")
+    assert run("qemu-img", "bitmap", "--add", image, "b")[0] == 0
+    broken = Image(image)
+    broken.poke(broken.block() + 2 * (getattr(broken, what) // broken.cluster), 0, "H")
+    broken.save()
+    said = {}
+    for name, program in BOTH.items():
+        copy = tmp_path / name
+        shutil.copy(image, copy)
+        status, output = run(program / "qemu-img", "bitmap", "--disable", copy, "b")
+        said[name] = status, re.sub("#block[0-9]+", "#block", output)
+    assert said["strata"] == said["qemu"] and "Qcow2 overlap check failed" in said["qemu"][1]
