@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "block/qcow2/amend.h"
 
+#include <cstdio>
+#include <utility>
+
 #include "block/crypto/amend.h"
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
@@ -116,15 +119,22 @@ Task<void> amend_keys(MainLoop& loop, Backend& image, CreateValues& values, cons
   co_await crypto::amend_encryption(loop, image.node(), options, force);
 }
 
-Task<void> amend_qcow2(MainLoop& loop, Backend& image, CreateValues values,
-                       const Request& request) {
+// The line of the progress ends even where there was none.
+struct EndOfProgress {
+  const bool& wanted;
+  ~EndOfProgress() {
+    if (wanted) std::fputs("\n", stdout);
+  }
+};
+
+Task<void> amend_qcow2(MainLoop& loop, Backend& image, CreateValues values, Request& request) {
   qcow2::Amendment amendment = amendment_of(values);
   qcow2::Image& format = *qcow2::image_of(image.node());
   if (has_encryption(values)) {
     format.check_encryption_amendable();
     co_await amend_keys(loop, image, values, kEncrypt, request.force);
   }
-  Progress progress(request.progress, request.quiet, 0);
+  Progress progress(std::exchange(request.progress, false), request.quiet, 0);
   auto report = [&](uint64_t done, uint64_t total) { progress.set(done, total); };
   co_await qcow2::amend(format, amendment, report);
   if (auto size = values.find("size"); size != values.end())
@@ -138,6 +148,7 @@ Task<void> amend_qcow2(MainLoop& loop, Backend& image, CreateValues values,
 Task<int> run_amend(Images& images, Words& words) {
   Request request;
   std::vector<std::string> rest = parse(words, request);
+  EndOfProgress end{request.progress};
   if (request.image.format && is_help_option(request.options))
     co_return print_amend_help(images.tool().layer(), *request.image.format);
   if (rest.size() != 1) throw UsageError{"Expecting one image file name"};
