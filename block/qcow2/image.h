@@ -151,6 +151,9 @@ class Image final : RefcountTableOwner {
   Task<Status> settle();
   bool is_settled() const noexcept;
   bool is_emptying() const noexcept { return emptying_; }
+  // Whether clearly more of the file is in use than takes room on the host, as where metadata was
+  // preallocated: only there the file is asked what of the data is zeroes.
+  Task<bool> has_unwritten_data();
   // Keeps what is on the disk as it is; requests go on in memory as far as they can.
   Task<Mutex::Lock> lock_write_back() { co_return co_await writing_back_.lock(); }
   // By id, else by name.
@@ -311,6 +314,7 @@ class Image final : RefcountTableOwner {
   Task<Result<HostCluster>> allocate_clusters(uint64_t clusters, const char* what = nullptr);
   // Behind what a request has got already, as far as that is free; else all in one place.
   Task<Result<HostCluster>> allocate_behind(HostCluster behind, uint64_t& clusters);
+  Task<Result<bool>> find_unwritten_data();
   Status check_allocated(HostCluster first, uint64_t clusters, const char* what);
   void free_later(HostCluster first, uint64_t clusters, FreedBy by);
   // What waits to be given back is counted as used for good.
@@ -451,6 +455,8 @@ class Image final : RefcountTableOwner {
   std::atomic<bool> abandoned_{false};
   std::atomic<bool> emptying_{false};  // writing_back: before anything else is changed
   std::atomic<int> unguarded_{0};      // errno
+  enum class Unwritten : uint8_t { unknown, no, yes };
+  std::atomic<Unwritten> unwritten_data_{Unwritten::unknown};
   std::atomic<bool> announced_{false};
   std::atomic<bool> signalled_{false};
   std::atomic<int> unfreed_{0};  // errno: why clusters could not be given back, since it was 0

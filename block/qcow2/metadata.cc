@@ -202,6 +202,38 @@ void Image::free_later(HostCluster first, uint64_t clusters, FreedBy by) {
   freed_.push_back({first, clusters, by});
 }
 
+Task<bool> Image::has_unwritten_data() {
+  Unwritten known = unwritten_data_.load(std::memory_order_relaxed);
+  if (known == Unwritten::unknown) {
+    Result<bool> found = co_await find_unwritten_data();
+    known = found && *found ? Unwritten::yes : Unwritten::no;
+    unwritten_data_.store(known, std::memory_order_relaxed);
+  }
+  co_return known == Unwritten::yes;
+}
+
+Task<Result<bool>> Image::find_unwritten_data() {
+  std::optional<uint64_t> allocated = file_.edge().node().driver().allocated_size();
+  if (!allocated) co_return false;
+  const uint64_t there = *allocated >> geometry_.cluster_bits();
+  const uint64_t clearly_more = std::max(there * 10 / 9, there + 2);
+  const HostCluster end(geometry_.clusters_for(file_.length()));
+  uint64_t used = 0;
+  for (HostCluster at; at < end && used < clearly_more;) {
+    Mutex::Lock lock = co_await metadata_.lock();
+    if (refcounts_.table().empty()) {  // nobody writes
+      Status status = co_await load_refcounts();
+      if (!status.ok()) co_return status;
+    }
+    HostCluster next = std::min(end, geometry_.first_cluster(geometry_.table_index(at) + 1));
+    Result<uint64_t> here = co_await refcounts_.count_used(at, next - at, clearly_more - used);
+    if (!here) co_return here.status();
+    used += *here;
+    at = next;
+  }
+  co_return used >= clearly_more;
+}
+
 void Image::leak_freed() noexcept {
   std::lock_guard lock(freed_mutex_);
   freed_.clear();

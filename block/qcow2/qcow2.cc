@@ -357,7 +357,8 @@ Task<void> Qcow2Driver::after_reopen(MainLoop&) {
   throw *std::move(failed);
 }
 
-Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t bytes, StatusWant) {
+Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t bytes,
+                                                    StatusWant want) {
   Result<qcow2::Run> run = co_await image_->lookup(qcow2::GuestOffset(offset), bytes);
   if (!run) co_return run.status();
   BlockStatus status;
@@ -370,7 +371,8 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t by
   };
   if (const auto* data = run->get_if<qcow2::Data>()) {
     status.flags = StatusFlag::data;
-    if (!image_->encryption()) status.flags |= StatusFlag::recurse;
+    bool exact = want == StatusWant::mapping && !image_->encryption();
+    if (exact && co_await image_->has_unwritten_data()) status.flags |= StatusFlag::recurse;
     lies_at(data->host);
   } else if (const auto* zero = run->get_if<qcow2::Zero>()) {
     status.flags = StatusFlag::zero;

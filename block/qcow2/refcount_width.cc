@@ -42,9 +42,9 @@ Task<Result<std::set<uint64_t>>> Image::blocks_of_width(const Geometry& wanted) 
       uint64_t first = std::max(i * in_old, block * in_new);
       uint64_t end = std::min((i + 1) * in_old, (block + 1) * in_new);
       Mutex::Lock lock = co_await metadata_.lock();
-      Result<bool> used = co_await refcounts_.any_used(HostCluster(first), end - first);
+      Result<uint64_t> used = co_await refcounts_.count_used(HostCluster(first), end - first, 1);
       if (!used) co_return used.status();
-      if (*used) needed.insert(block);
+      if (*used != 0) needed.insert(block);
     }
   }
   co_return needed;

@@ -102,17 +102,19 @@ Task<Result<uint64_t>> Refcounts::get(HostCluster cluster) {
   co_return value(**block, geometry_.block_index(cluster));
 }
 
-Task<Result<bool>> Refcounts::any_used(HostCluster first, uint64_t clusters) {
-  for (HostCluster at = first; at < first + clusters;) {
+Task<Result<uint64_t>> Refcounts::count_used(HostCluster first, uint64_t clusters,
+                                             uint64_t most) {
+  uint64_t used = 0;
+  for (HostCluster at = first; at < first + clusters && used < most;) {
     Result<Block*> block = co_await load(geometry_.table_index(at));
     if (!block) co_return block.status();
     HostCluster end =
         std::min(first + clusters, geometry_.first_cluster(geometry_.table_index(at) + 1));
-    for (; *block != nullptr && at < end; ++at)
-      if (value(**block, geometry_.block_index(at)) != 0) co_return true;
+    for (; *block != nullptr && at < end && used < most; ++at)
+      used += value(**block, geometry_.block_index(at)) != 0;
     at = end;
   }
-  co_return false;
+  co_return used;
 }
 
 // The first `clusters` free clusters in a row at or behind `from`.

@@ -48,8 +48,8 @@ class Refcounts {
   bool is_crowded() const noexcept { return blocks_.size() > max_blocks_; }
 
   Task<Result<uint64_t>> get(HostCluster cluster);
-  // Whether one of them is in use.
-  Task<Result<bool>> any_used(HostCluster first, uint64_t clusters);
+  // How many of them are in use; does not count further than to `most`.
+  Task<Result<uint64_t>> count_used(HostCluster first, uint64_t clusters, uint64_t most);
   // EINVAL: a count would fall below 0 (or the cluster cannot be); ERANGE: one does not fit its
   // width. Nothing has changed then.
   Task<Status> increase(HostCluster first, uint64_t clusters, uint64_t by = 1);

@@ -87,6 +87,7 @@ Task<void> Image::resize(uint64_t size, TruncateOptions options) {
 Task<void> Image::settle_size(uint64_t old_size, uint64_t size, TruncateOptions options) {
   constexpr const char* kText = "Failed to update the image size";
   bool preallocates = size > old_size && options.preallocation != qapi::PreallocMode::off;
+  if (preallocates) unwritten_data_.store(Unwritten::unknown, std::memory_order_relaxed);
   if (preallocates) {
     // What the last cluster had before has to be in the one that takes its place.
     uint64_t aligned = std::min(size, geometry_.round_up(old_size));

@@ -17,17 +17,6 @@ void check(Status status, const char* what) {
   if (!status.ok()) throw Error::from_errno(status.error_number(), "{}", what);
 }
 
-// Whether the image itself has anything but zeroes there, or that cannot be said.
-Task<bool> has_data(Image& image, ByteRange range) {
-  while (!range.empty()) {
-    Result<Run> run = co_await image.lookup(GuestOffset(range.offset), range.bytes);
-    if (!run || (run->get_if<Unallocated>() == nullptr && run->get_if<Zero>() == nullptr))
-      co_return true;
-    range = {range.offset + run->bytes, range.bytes - run->bytes};
-  }
-  co_return false;
-}
-
 }  // namespace
 
 // Whoever makes the disk larger again must not find what was there.
@@ -36,9 +25,15 @@ Task<Status> Image::shrink(uint64_t size) {
   uint64_t old_size = this->size();
   uint64_t cut = geometry_.round_up(size);
   ByteRange tail{size, std::min(cut, old_size) - size};
-  if (co_await has_data(*this, tail)) {
-    Status status = co_await write_zero_bytes(tail);
+  // What is nothing, or zero, stays so.
+  while (!tail.empty()) {
+    Result<Run> run = co_await lookup(GuestOffset(tail.offset), tail.bytes);
+    if (!run) co_return run.status();
+    bool is_data = run->get_if<Unallocated>() == nullptr && run->get_if<Zero>() == nullptr;
+    Status status;
+    if (is_data) status = co_await write_zero_bytes({tail.offset, run->bytes});
     if (!status.ok()) co_return status;
+    tail = {tail.offset + run->bytes, tail.bytes - run->bytes};
   }
   uint64_t end = geometry_.round_up(old_size);
   if (cut >= end) co_return Status();

@@ -76,7 +76,7 @@ More information on the QEMU project at <https://qemu.org>.
 }
 
 struct CommandLine {
-  OpenFlags flags{.writable = true, .discard_unmap = true};
+  OpenFlags flags{.writable = true, .write_through = true, .discard_unmap = true};
   std::optional<std::string> format;
   bool image_options = false;
   bool misalign = false;
@@ -198,6 +198,7 @@ Task<bool> run_interactively(Shell& shell) {
   while (!shell.is_done()) {
     std::optional<std::string> line = co_await prompt.next_line();
     if (!line) break;
+    co_await shell.hear_background();
     if (!co_await shell.execute(*line)) ok = false;
   }
   co_return ok;
@@ -237,7 +238,7 @@ int run(int argc, char** argv) {
     report(error);
     return 1;
   }
-  Shell shell(tool, parsed.line.flags, parsed.line.misalign);
+  Shell shell(tool, parsed.line.misalign);
   return tool.run(run_session(shell, parsed.line)) ? 0 : 1;
 }
 

@@ -108,8 +108,8 @@ bool parse_reopen_options(Arguments& arguments, ReopenRequest& request) {
 
 Task<bool> command_open(Shell& shell, Arguments& arguments) {
   ImageSource source;
-  OpenFlags flags = shell.default_flags();
-  flags.writable = true;
+  // What stands on the command line is for the image that is named there.
+  OpenFlags flags{.writable = true, .write_through = true, .discard_unmap = true};
   if (!parse_open_options(arguments, source, flags)) co_return false;
   co_return co_await shell.open(std::move(source), flags);
 }
@@ -134,6 +134,7 @@ Task<bool> command_reopen(Shell& shell, Arguments& arguments) {
       cache["direct"] = request.cache->cache_direct ? "on" : "off";
       cache["no-flush"] = request.cache->cache_no_flush ? "on" : "off";
     }
+    co_await shell.hear_background();
     co_await shell.reopen(std::move(options), request.writable);
     if (request.cache) shell.image().set_write_cache(!request.cache->write_through);
   } catch (const Error& error) {

@@ -98,6 +98,7 @@ Task<bool> command_read(Shell& shell, Arguments& arguments) {
 
   RequestBuffer buffer(shell, static_cast<size_t>(*count), kUnread);
   if (!buffer.ok()) co_return false;
+  co_await shell.hear_background();
   Stopwatch stopwatch;
   IoVector into = IoVector::buffer(buffer.data(), buffer.size());
   auto start = static_cast<uint64_t>(*offset);
@@ -143,6 +144,7 @@ Task<bool> command_readv(Shell& shell, Arguments& arguments) {
 
   RequestBuffer buffer(shell, total, kUnread);
   if (!buffer.ok()) co_return false;
+  co_await shell.hear_background();
   Stopwatch stopwatch;
   Status status =
       co_await shell.image().preadv(static_cast<uint64_t>(*offset), buffer.vector(*lengths));

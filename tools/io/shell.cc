@@ -192,6 +192,10 @@ bool Shell::prepare(const Command& command, size_t arguments) {
   return true;
 }
 
+Task<void> Shell::hear_background() {
+  if (background_.running() != 0) co_await tool_.context().yield();
+}
+
 Task<bool> Shell::execute(std::string_view line) {
   std::vector<std::string> words = split_words(line);
   if (words.empty()) co_return true;

@@ -22,11 +22,9 @@ struct Command;
 
 class Shell {
  public:
-  Shell(Tool& tool, OpenFlags flags, bool misalign)
-      : tool_(tool), flags_(flags), misalign_(misalign) {}
+  Shell(Tool& tool, bool misalign) : tool_(tool), misalign_(misalign) {}
 
   Tool& tool() noexcept { return tool_; }
-  const OpenFlags& default_flags() const noexcept { return flags_; }
 
   // Opens the image; false, with the error reported, if that fails.
   Task<bool> open(ImageSource source, OpenFlags flags);
@@ -43,6 +41,8 @@ class Shell {
 
   // Requests that run beside the commands.
   TaskScope& background() noexcept { return background_; }
+  // Before a request that is waited for: what those have to say by now comes first.
+  Task<void> hear_background();
 
   void quit() noexcept { done_ = true; }
   bool is_done() const noexcept { return done_; }
@@ -52,7 +52,6 @@ class Shell {
   bool prepare(const Command& command, size_t arguments);
 
   Tool& tool_;
-  OpenFlags flags_;
   bool misalign_;
   bool done_ = false;
   std::unique_ptr<Backend> image_;

@@ -32,6 +32,7 @@ Task<bool> command_discard(Shell& shell, Arguments& arguments) {
     fmt::print("length cannot exceed {}, given {}\n", kMaxRequestBytes, arguments[1]);
     co_return false;
   }
+  co_await shell.hear_background();
   Stopwatch stopwatch;
   Status status = co_await shell.image().pdiscard(static_cast<uint64_t>(*offset),
                                                   static_cast<uint64_t>(*bytes));
@@ -41,6 +42,7 @@ Task<bool> command_discard(Shell& shell, Arguments& arguments) {
 }
 
 Task<bool> command_flush(Shell& shell, Arguments&) {
+  co_await shell.hear_background();
   Status status = co_await shell.image().flush();
   co_return status.ok();
 }
@@ -62,6 +64,7 @@ Task<bool> command_truncate(Shell& shell, Arguments& arguments) {
   if (!size) co_return false;
   // As a guest's disk is: at least as long, and how much longer does not matter.
   options.exact = false;
+  co_await shell.hear_background();
   std::optional<Error> failed;
   try {
     co_await shell.image().truncate(static_cast<uint64_t>(*size), options);

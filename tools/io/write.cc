@@ -130,6 +130,7 @@ Task<Status> write_buffer(Shell& shell, const WriteOptions& options, uint64_t of
 }
 
 Task<bool> write_zeroes(Shell& shell, const WriteOptions& options, int64_t offset, int64_t count) {
+  co_await shell.hear_background();
   Stopwatch stopwatch;
   Status status = co_await shell.image().pwrite_zeroes(
       static_cast<uint64_t>(offset), static_cast<uint64_t>(count),
@@ -164,6 +165,7 @@ Task<bool> command_write(Shell& shell, Arguments& arguments) {
   if (!buffer.ok()) co_return false;
   if (options.source && !fill_from_file(*options.source, buffer.data(), buffer.size()))
     co_return false;
+  co_await shell.hear_background();
   Stopwatch stopwatch;
   Status status = co_await write_buffer(shell, options, static_cast<uint64_t>(*offset), buffer);
   if (!status.ok()) co_return report_failure("write", status);
@@ -203,6 +205,7 @@ Task<bool> command_writev(Shell& shell, Arguments& arguments) {
 
   RequestBuffer buffer(shell, total, options.pattern.value_or(kDefaultPattern));
   if (!buffer.ok()) co_return false;
+  co_await shell.hear_background();
   Stopwatch stopwatch;
   Status status = co_await shell.image().pwritev(static_cast<uint64_t>(*offset),
                                                  buffer.vector(*lengths), options.flags);

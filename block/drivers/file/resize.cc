@@ -95,6 +95,7 @@ Task<void> resize_disk(Disk& disk, uint64_t size, TruncateOptions options) {
     case qapi::PreallocMode::full:
       break;
     default:
+      if (size < *current) break;
       throw Error("Unsupported preallocation mode: {}", qapi::to_string(options.preallocation));
   }
   if (size < *current) throw Error("Cannot use preallocation for shrinking files");

@@ -194,3 +194,29 @@ def test_bitmaps_that_would_overwrite_metadata_are_lost_and_it_says_so(tmp_path,
         status, output = run(program / "qemu-img", "bitmap", "--disable", copy, "b")
         said[name] = status, re.sub("#block[0-9]+", "#block", output)
     assert said["strata"] == said["qemu"] and "Qcow2 overlap check failed" in said["qemu"][1]
+
+
+def mapped(program, image):
+    entries = json.loads(run(program / "qemu-img", "map", "--output=json", image)[1])
+    return [{key: value for key, value in e.items() if key != "compressed"} for e in entries]
+
+
+@pytest.mark.parametrize("options", ["", "data_file=d.raw", "preallocation=metadata",
+                                     "preallocation=metadata,data_file=d.raw"])
+def test_zeroes_of_the_file_are_told_where_qemu_tells_them(tmp_path, monkeypatch, options):
+    """Data that takes no room on the host is zeroes, but the file is only asked where clearly more
+    of it is in use than is there."""
+    monkeypatch.chdir(tmp_path)
+    for name, program in BOTH.items():
+        image = tmp_path / f"{name}.qcow2"
+        create(program, image, *(["-o", options] if options else []), image, "8M")
+        for count in (1, 3, 40):
+            run(program / "qemu-io", *io_words(f"write {i * 131072} 1000" for i in range(count)),
+                image)
+            assert mapped(OURS, image) == mapped(BOTH["qemu"], image), (name, count)
+        run("qemu-io", "-c", "write 0 8M", image)
+        for i in range(18):
+            run("fallocate", "--punch-hole", "--offset", 327680 + i * 65536, "--length", 65536,
+                image)
+            if 8 <= i:
+                assert mapped(OURS, image) == mapped(BOTH["qemu"], image), (name, i)

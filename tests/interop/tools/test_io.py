@@ -38,6 +38,11 @@ SESSIONS = [
     b"",
     b"aio_write 0 1k\naio_flush\nlength\n",
     b"open b.img\nclose\nopen -r b.img\nlength\n",
+    # What was begun before and has ended is told first, but not before what is wrong with the line.
+    b"aio_read 16M 512\nread -v 0 16\naio_read 16M 512\nread -P 999 0 512\nwritev 0 512\n",
+    b"aio_write 16M 512\ndiscard 0 64k\naio_read 16M 512\ntruncate 1M\nlength\n",
+    b"truncate -m metadata 512\ntruncate -m metadata 1G\ntruncate -m full 512\n",
+    b"close\nopen -s -U a.img\nopen -U a.img\nlength\n",
 ]
 
 
