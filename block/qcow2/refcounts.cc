@@ -102,8 +102,7 @@ Task<Result<uint64_t>> Refcounts::get(HostCluster cluster) {
   co_return value(**block, geometry_.block_index(cluster));
 }
 
-Task<Result<uint64_t>> Refcounts::count_used(HostCluster first, uint64_t clusters,
-                                             uint64_t most) {
+Task<Result<uint64_t>> Refcounts::count_used(HostCluster first, uint64_t clusters, uint64_t most) {
   uint64_t used = 0;
   for (HostCluster at = first; at < first + clusters && used < most;) {
     Result<Block*> block = co_await load(geometry_.table_index(at));

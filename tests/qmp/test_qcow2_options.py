@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from support.nbd_wire import CMD_FLUSH, CMD_TRIM, NBD
-from support.program import is_oracle
+from support.program import is_oracle, slow_factor
 from support.tools import qemu_io, run, wait_until
 
 MIB = 1 << 20
@@ -168,6 +168,7 @@ def test_caches_of_any_size_serve(daemon, image, options):
 
 
 @pytest.mark.skipif(is_oracle(), reason="its memory goes up and down otherwise")
+@pytest.mark.skipif(slow_factor() > 1, reason="a sanitizer keeps memory that was given back")
 def test_clean_caches_are_given_back(daemon):
     """After a second without a use, the memory of 16 MiB of L2 tables is the host's again."""
     path = daemon.file("large.qcow2")
