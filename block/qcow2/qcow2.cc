@@ -33,6 +33,8 @@ constexpr std::array<std::string_view, 11> kChangeable{
     "overlap-check",         "pass-discard-other", "pass-discard-request",
     "pass-discard-snapshot", "refcount-cache-size"};
 
+constexpr uint64_t kToolsCacheBytes = 8 << 20;
+
 class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
  public:
   using Driver::Driver;
@@ -194,6 +196,16 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
 
   bool may_write() const noexcept { return !node().is_read_only() && !node().io().inactive; }
 
+  // What is only read has the tables that are in the file, of which some places in the cache are
+  // taken for others. What is written to may get more, for which a daemon, who keeps bitmaps ahead,
+  // is prepared; a tool goes through an image in order, and may have several of them open.
+  qcow2::CacheBounds cache_bounds(bool writes) const noexcept {
+    uint64_t length = std::min(file_->node().length(), uint64_t{INT64_MAX} / 4);
+    if (!writes) return {.in_file = 2 * length};
+    if (node().layer().keeps_bitmaps_ahead()) return {};
+    return {.most = std::min(qcow2::CacheBounds::kMost, kToolsCacheBytes + length)};
+  }
+
   Task<Status> checkpoint_and_write_back() {
     (void)co_await bitmaps_->checkpoint();  // the disk says too much for a while longer
     co_return co_await image_->write_back();
@@ -221,7 +233,7 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
     bool writable = may_write();
     co_await image->load(*file_, {.read_write = writable, .repairing = to_check_});
     co_await image->open_encryption(options_.encrypt);
-    image->configure(qcow2::settings_of(options_, image->header()));
+    image->configure(qcow2::settings_of(options_, image->header(), cache_bounds(writable)));
     if (!to_check_) co_await image->load_snapshots();
     co_await image->load_bitmap_directory();
     auto bitmaps = std::make_unique<qcow2::PersistentBitmaps>(*image, node());
@@ -312,10 +324,10 @@ class Qcow2Driver final : public Driver, public crypto::EncryptionOwner {
 Task<void> Qcow2Driver::prepare_reopen(ReopenContext& context) {
   auto next = std::make_unique<NewOptions>();
   next->options = context.branch<qapi::BlockdevOptionsQcow2>();
-  next->settings = qcow2::settings_of(next->options, image_->header());
-  next->cache = image_->cache_for(next->settings);
   bool writes = may_write();
   bool will_write = !context.in_force.read_only && !node().io().inactive;
+  next->settings = qcow2::settings_of(next->options, image_->header(), cache_bounds(will_write));
+  next->cache = image_->cache_for(next->settings);
   next->stops_writing = writes && !will_write;
   next->starts_writing = !writes && will_write;
   if (next->starts_writing && image_->header().has(qcow2::kIncompatibleCorrupt))

@@ -11,7 +11,6 @@
 namespace strata::qcow2 {
 namespace {
 
-constexpr uint64_t kMostL2Bytes = 32 * 1024 * 1024;  // unless told otherwise
 constexpr uint64_t kLeastSlices = 8;
 constexpr uint64_t kLeastRefcountBlocks = 4;
 constexpr int64_t kCleanSeconds = 600;
@@ -90,7 +89,7 @@ CacheSizes share_out(uint64_t both, uint64_t all_l2, std::optional<uint64_t> l2,
 }
 
 void set_cache_sizes(const qapi::BlockdevOptionsQcow2& options, const Header& header,
-                     Settings& settings) {
+                     CacheBounds bounds, Settings& settings) {
   Geometry geometry = header.geometry();
   uint64_t cluster = geometry.cluster_size();
   uint64_t all = geometry.round_up(geometry.clusters_for(header.size) * geometry.l2_entry_size());
@@ -99,7 +98,8 @@ void set_cache_sizes(const qapi::BlockdevOptionsQcow2& options, const Header& he
   std::optional<uint64_t> refcounts =
       size_option(options.refcount_cache_size, "refcount-cache-size");
   std::optional<uint64_t> entry = size_option(options.l2_cache_entry_size, "l2-cache-entry-size");
-  CacheSizes sizes{std::min(all, l2.value_or(kMostL2Bytes)), refcounts.value_or(0)};
+  if (!both && !l2) all = geometry.round_up(std::min(all, bounds.in_file));
+  CacheSizes sizes{std::min(all, l2.value_or(bounds.most)), refcounts.value_or(0)};
   if (both) sizes = share_out(*both, all, l2, refcounts, kLeastRefcountBlocks * cluster);
   if (entry && (*entry < 512 || *entry > cluster || !is_power_of_two(*entry)))
     throw Error("L2 cache entry size must be a power of two between 512 and the cluster size ({})",
@@ -118,9 +118,10 @@ void set_cache_sizes(const qapi::BlockdevOptionsQcow2& options, const Header& he
 
 }  // namespace
 
-Settings settings_of(const qapi::BlockdevOptionsQcow2& options, const Header& header) {
+Settings settings_of(const qapi::BlockdevOptionsQcow2& options, const Header& header,
+                     CacheBounds bounds) {
   Settings settings;
-  set_cache_sizes(options, header, settings);
+  set_cache_sizes(options, header, bounds, settings);
   auto interval = static_cast<uint64_t>(options.cache_clean_interval.value_or(kCleanSeconds));
   if (interval > UINT32_MAX) throw Error("Cache clean interval too big");
   settings.clean_interval = std::chrono::seconds(interval);

@@ -40,7 +40,16 @@ struct Settings {
   uint64_t refcount_blocks = 0;
 };
 
+// How much of the L2 tables is kept in memory by default, in bytes: `most`, or if that is less all
+// that there can be, of which no more is in the file than `in_file`.
+struct CacheBounds {
+  static constexpr uint64_t kMost = 32 * 1024 * 1024;
+  uint64_t most = kMost;
+  uint64_t in_file = UINT64_MAX;
+};
+
 // Throws Error.
-Settings settings_of(const qapi::BlockdevOptionsQcow2& options, const Header& header);
+Settings settings_of(const qapi::BlockdevOptionsQcow2& options, const Header& header,
+                     CacheBounds bounds = {});
 
 }  // namespace strata::qcow2
