@@ -347,6 +347,7 @@ class Image final : RefcountTableOwner {
   // zero.cc
   enum class Wipe : uint8_t { zero, zero_and_unmap, discard, forget };
   Task<Status> wipe_clusters(ByteRange range, Wipe how);
+  bool tables_fit(L1Index first, uint64_t count) const noexcept;
   Task<Status> wipe_in_slice(GuestCluster first, uint64_t clusters, Wipe how,
                              std::vector<ByteRange>& keep_but_discard);
   std::optional<L2Entry> wiped_entry(const L2Entry& old, Wipe how) const noexcept;

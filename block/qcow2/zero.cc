@@ -65,9 +65,23 @@ Task<Status> Image::discard(uint64_t offset, uint64_t bytes) {
   co_return co_await wipe_clusters({first, end - first}, Wipe::discard);
 }
 
+// Whether so many entries of the L1 table refer to no more tables than can be there, each in a
+// cluster of its own: else it could take for ever to go through them.
+bool Image::tables_fit(L1Index first, uint64_t count) const noexcept {
+  uint64_t most = geometry_.clusters_for(std::max(file_.length(), refcounts_.end_of_use()));
+  uint64_t tables = 0;
+  for (L1Index at = first; count > most && at < first + count && tables <= most; ++at)
+    if (l1_.load(at).offset().value != 0) ++tables;
+  return tables <= most;
+}
+
 Task<Status> Image::wipe_clusters(ByteRange range, Wipe how) {
   GuestCluster at = geometry_.cluster_of(GuestOffset(range.offset));
   uint64_t left = range.bytes >> geometry_.cluster_bits();
+  if (!tables_fit(geometry_.l1_index(at), left / geometry_.l2_entries())) {
+    signal_corruption("There are more L2 tables than clusters", std::nullopt, 0, true);
+    co_return Status::error(EIO);
+  }
   bool nothing_to_nothing = how == Wipe::forget || (how == Wipe::discard && backing() == nullptr);
   while (left != 0) {
     if (nothing_to_nothing && l1_.load(geometry_.l1_index(at)).offset().value == 0) {
