@@ -17,7 +17,7 @@ constexpr uint64_t kTableOffset = 0x00fffffffffffe00;
 constexpr uint64_t kTableReserved = 0xff000000000001fe;
 constexpr uint64_t kTableOnes = 1;
 // Bits that are all ones take no room in an image, but in memory they do: so much for all bitmaps.
-constexpr uint64_t kMaxBytesOfOnes = 32 * 1024 * 1024;
+constexpr uint64_t kMaxBytesOfOnes = 16 * 1024 * 1024;
 
 constexpr char kCannotAllocate[] = "Failed to allocate clusters for bitmap '{}'";
 constexpr char kOverlaps[] = "Qcow2 overlap check failed";
