@@ -391,8 +391,9 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t by
     if (zero->host.value != 0) lies_at(zero->host);
   } else if (const auto* nothing = run->get_if<qcow2::Unallocated>()) {
     if (nothing->host.value != 0) lies_at(nothing->host);
-  } else if (run->get_if<qcow2::Compressed>() != nullptr) {
+  } else if (const auto* compressed = run->get_if<qcow2::Compressed>()) {
     status.flags = {StatusFlag::data, StatusFlag::compressed};
+    status.map_offset = compressed->extent.bytes;  // it has no offset, but what it takes there
   } else if (const auto* invalid = run->get_if<qcow2::Invalid>()) {
     co_return image_->refuse_entry(*invalid, qcow2::GuestOffset(offset));
   }

@@ -19,6 +19,7 @@ namespace {
 
 // Entries looked at in one go.
 constexpr size_t kMostEntries = 64;
+constexpr uint64_t kMostTables = 512;
 
 using qapi::BlkdebugEvent;
 
@@ -60,12 +61,15 @@ bool Image::try_lookup_many(GuestOffset offset, uint64_t bytes, Run& run) const 
 }
 
 // Where there is no table, nothing has to be read; and on a disk of exbibytes there are millions.
+// Not all are looked at: who asks again and again, since below there is something, gets an answer
+// at once.
 bool Image::try_lookup_table(GuestOffset offset, uint64_t bytes, Run& run) const noexcept {
   L1Index index = geometry_.l1_index(offset);
   if (l1_.load(index).offset().value != 0) return false;
   uint64_t table = geometry_.bytes_per_l2_table();
   uint64_t found = table - offset.value % table;
-  while (found < bytes && l1_.load(index = index + 1).offset().value == 0) found += table;
+  const L1Index end = index + kMostTables;
+  while (found < bytes && ++index < end && l1_.load(index).offset().value == 0) found += table;
   run = Run{Unallocated{}, std::min(bytes, found)};
   return true;
 }

@@ -6,6 +6,7 @@
 #include "block/base/aligned_buffer.h"
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
+#include "tools/common/claims.h"
 #include "tools/img/chain.h"
 #include "tools/img/command.h"
 #include "tools/img/progress.h"
@@ -49,6 +50,7 @@ class Commit {
         request_(request),
         top_(top),
         base_(base),
+        claims_(top.node(), &base.node()),
         progress_(request.progress, request.quiet, top.length()) {}
 
   Task<void> run() {
@@ -57,12 +59,17 @@ class Commit {
     if (!buffer_) throw Error::from_errno(ENOMEM, "Could not commit");
     for (uint64_t offset = 0; offset < length;) {
       auto answer = co_await io::block_status_above(top_.node(), &base_.node(), false, offset,
-                                                    std::min(kStep, length - offset));
+                                                    length - offset);
       if (!answer) fail(answer.status());
+      claims_.add(answer->status);
       uint64_t bytes = answer->status.bytes;
-      if (answer->depth != 0) co_await copy(offset, bytes, answer->status.flags);
+      if (answer->depth == 0) progress_.advance(bytes);
+      for (uint64_t at = 0; answer->depth != 0 && at < bytes; at += kStep) {
+        uint64_t step = std::min(kStep, bytes - at);
+        co_await copy(offset + at, step, answer->status.flags);
+        progress_.advance(step);
+      }
       offset += bytes;
-      progress_.advance(bytes);
     }
     Status status = co_await base_.flush();
     if (!status.ok()) fail(status);
@@ -97,6 +104,7 @@ class Commit {
   const Request& request_;
   Backend& top_;
   Backend& base_;
+  Claims claims_;
   Progress progress_;
   AlignedBuffer buffer_{kStep};
   uint64_t copied_ = 0;

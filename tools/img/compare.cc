@@ -7,6 +7,7 @@
 #include "block/base/aligned_buffer.h"
 #include "block/coro/mutex.h"
 #include "block/coro/scope.h"
+#include "tools/common/claims.h"
 #include "tools/img/command.h"
 #include "tools/img/disk_threads.h"
 #include "tools/img/progress.h"
@@ -55,13 +56,14 @@ std::vector<std::string> parse(Words& words, Request& request) {
 struct Side {
   Backend* image = nullptr;
   std::string name;
+  std::optional<Claims> claims;
 };
 
 // Looks for the first place at which the images differ, or cannot be read. Several workers look at
 // pieces one behind the other.
 class Comparison {
  public:
-  Comparison(const Request& request, const Side& a, const Side& b)
+  Comparison(const Request& request, Side& a, Side& b)
       : request_(request), a_(a), b_(b), threads_(kThreads) {}
 
   Task<int> run() {
@@ -207,9 +209,9 @@ class Comparison {
     co_return Piece();
   }
 
-  Task<Result<io::ChainStatus>> status_of(const Side& side) const {
+  Task<Result<io::ChainStatus>> status_of(Side& side) const {
     if (!progress_->is_shown()) return side.image->block_status(run_.offset, run_.bytes);
-    return long_status_above(side.image->node(), nullptr, run_.offset, run_.bytes);
+    return long_status_above(side.image->node(), nullptr, run_.offset, run_.bytes, *side.claims);
   }
 
   // What is at the cursor. False, too: something was found.
@@ -220,6 +222,7 @@ class Comparison {
       if (!status) co_return note_unknown(*longer_), false;
       run_.bytes = std::min(run_.bytes, status->status.bytes);
       run_.of_a = step_of(*longer_, *status);
+      if (!count(*longer_, *status)) co_return false;
       bool holds = !is_zero(*status) && status->status.flags.has(StatusFlag::allocated);
       (longer_ == &a_ ? run_.in_a : run_.in_b) = holds;
       co_return true;
@@ -229,6 +232,7 @@ class Comparison {
     auto in_b = co_await status_of(b_);
     if (!in_b) co_return note_unknown(b_), false;
     run_.bytes = std::min({run_.bytes, in_a->status.bytes, in_b->status.bytes});
+    if (!count(a_, *in_a) || !count(b_, *in_b)) co_return false;
     run_.in_a = !is_zero(*in_a);
     run_.in_b = !is_zero(*in_b);
     run_.of_a = step_of(a_, *in_a);
@@ -242,6 +246,14 @@ class Comparison {
   static StatusStep step_of(const Side& side, const io::ChainStatus& chain) noexcept {
     return {side.image->node(), nullptr, chain.depth};
   }
+
+  // False: the image cannot hold all that it says. Of the answer, what lies in the run.
+  bool count(Side& side, const io::ChainStatus& chain) {
+    if (side.claims->allow(chain.status, run_.bytes)) return true;
+    note({cursor_, 3, true, side.claims->refusal().text()});
+    return false;
+  }
+
   static bool is_zero(const io::ChainStatus& chain) noexcept {
     return chain.status.flags.has(StatusFlag::zero);
   }
@@ -288,9 +300,9 @@ class Comparison {
   }
 
   const Request& request_;
-  const Side& a_;
-  const Side& b_;
-  const Side* longer_ = nullptr;  // of which the end is compared with zeroes
+  Side& a_;
+  Side& b_;
+  Side* longer_ = nullptr;  // of which the end is compared with zeroes
   DiskThreads threads_;
 
   Mutex cursor_lock_;
@@ -318,6 +330,7 @@ Task<int> run_compare(Images& images, Words& words) {
     for (int i = 0; i < 2; ++i) {
       sides[i].name = rest[i];
       sides[i].image = co_await images.open(rest[i], request.images[i]);
+      sides[i].claims.emplace(sides[i].image->node());
     }
   } catch (const Error& error) {
     failed = error;

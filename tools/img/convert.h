@@ -11,6 +11,7 @@
 #include "block/coro/mutex.h"
 #include "block/coro/turnstile.h"
 #include "block/io/backend.h"
+#include "tools/common/claims.h"
 #include "tools/img/disk_threads.h"
 #include "tools/img/progress.h"
 #include "tools/img/status_step.h"
@@ -54,18 +55,20 @@ class ImageCopy {
   };
   struct Place {
     Backend* image = nullptr;
+    size_t source = 0;
     uint64_t offset = 0;
     uint64_t left = 0;
   };
 
   Place locate(uint64_t offset) const noexcept;
+  void begin_pass();
   Task<void> find_run();
   Task<Piece> next_piece();
   bool is_work(const Piece& piece) const noexcept {
     return piece.kind == Kind::data || (piece.kind == Kind::zero && options_.sparse_bytes == 0);
   }
   Task<uint64_t> count_data();
-  Piece whole_units(Piece piece) const noexcept;
+  Task<Piece> whole_units(Piece piece);
   int workers() const noexcept;
   Task<void> work();
   Task<void> copy(Piece piece, std::byte* buffer, Turnstile::Turn& turn);
@@ -81,6 +84,7 @@ class ImageCopy {
   void fail(const Error& error, uint64_t offset);
 
   std::vector<Backend*> sources_;
+  std::vector<Claims> claims_;  // of each, as far as the cursor
   Backend& target_;
   CopyOptions options_;
   Progress& progress_;

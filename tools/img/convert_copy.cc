@@ -68,9 +68,10 @@ ImageCopy::ImageCopy(std::vector<Backend*> sources, Backend& target, CopyOptions
 }
 
 ImageCopy::Place ImageCopy::locate(uint64_t offset) const noexcept {
-  for (Backend* source : sources_) {
-    if (offset < source->length()) return {source, offset, source->length() - offset};
-    offset -= source->length();
+  for (size_t i = 0; i < sources_.size(); ++i) {
+    uint64_t length = sources_[i]->length();
+    if (offset < length) return {sources_[i], i, offset, length - offset};
+    offset -= length;
   }
   return {};
 }
@@ -91,9 +92,9 @@ Task<void> ImageCopy::find_run() {
   // With a backing file of its own, the target is to hold just what the top of the source holds.
   Node* base = options_.target_has_backing ? node.backing() : nullptr;
   bool shown = progress_.is_shown();
-  auto status =
-      co_await (shown ? long_status_above(node, base, place.offset, place.left)
-                      : io::block_status_above(node, base, false, place.offset, place.left));
+  auto status = co_await (
+      shown ? long_status_above(node, base, place.offset, place.left, claims_[place.source])
+            : io::block_status_above(node, base, false, place.offset, place.left));
   // One sector that cannot be asked about must not hide the others.
   if (!status && options_.salvage && place.left > kSectorSize) {
     place.left = kSectorSize;
@@ -126,18 +127,24 @@ Task<void> ImageCopy::find_run() {
                                       facts ? facts->cluster_size.value_or(1) : 1);
   uint64_t rest = (place.offset + run_.bytes) % align;
   if (run_.bytes > rest) run_.bytes -= rest;
+  claims_[place.source].add(status->status, run_.bytes);
 }
 
-// A compressed target takes clusters: what is less than one counts as data.
-ImageCopy::Piece ImageCopy::whole_units(Piece piece) const noexcept {
-  if (cluster_ == 0) return piece;
+// A compressed target takes clusters: one of several kinds is data.
+Task<ImageCopy::Piece> ImageCopy::whole_units(Piece piece) {
   if (piece.bytes >= cluster_) {
     piece.bytes -= piece.bytes % cluster_;
-  } else {
-    piece.bytes = std::min(cluster_, total_ - piece.offset);
-    piece.kind = Kind::data;
+    co_return piece;
   }
-  return piece;
+  piece.bytes = std::min(cluster_, total_ - piece.offset);
+  while (run_.end() < piece.end()) {
+    cursor_ = run_.end();
+    co_await find_run();
+    if (run_.kind != piece.kind) piece.kind = Kind::data;
+  }
+  // As qemu-img counts its progress.
+  if (progress_.is_shown()) piece.kind = Kind::data;
+  co_return piece;
 }
 
 // The next stretch that nobody copies yet; none is left when `bytes` is 0.
@@ -156,8 +163,8 @@ Task<ImageCopy::Piece> ImageCopy::next_piece() {
                                            : kBufferSize;
   // Whole buffers as they lie in the image, so that clusters are not cut.
   if (piece.bytes > most) piece.bytes = most - (piece.kind == Kind::data ? cursor_ % most : 0);
-  piece = whole_units(piece);
-  cursor_ += piece.bytes;
+  if (cluster_ != 0) piece = co_await whole_units(piece);
+  cursor_ = piece.end();
   co_return piece;
 }
 
@@ -331,6 +338,13 @@ void ImageCopy::show_begun(const Piece& piece) {
   }
 }
 
+void ImageCopy::begin_pass() {
+  cursor_ = 0;
+  run_ = Piece();
+  claims_.clear();
+  for (const Backend* source : sources_) claims_.emplace_back(source->node());
+}
+
 // How much data there is: what is shown as it goes is how much of it has been copied.
 Task<uint64_t> ImageCopy::count_data() {
   uint64_t bytes = 0;
@@ -339,8 +353,7 @@ Task<uint64_t> ImageCopy::count_data() {
     if (piece.bytes == 0) break;
     if (is_work(piece)) bytes += piece.bytes;
   }
-  cursor_ = 0;
-  run_ = Piece();
+  begin_pass();
   co_return bytes;
 }
 
@@ -353,6 +366,7 @@ int ImageCopy::workers() const noexcept {
 
 Task<void> ImageCopy::run() {
   if (options_.compressed && cluster_ == 0) throw Error("invalid cluster size");
+  begin_pass();
   // Of a damaged source all that cannot be asked about is named before anything is copied.
   bool counted = progress_.is_shown() || options_.salvage;
   uint64_t data = counted ? co_await count_data() : total_;

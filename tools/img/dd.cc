@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <algorithm>
+#include <cerrno>
+
 #include "block/base/aligned_buffer.h"
+#include "tools/common/claims.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
 
@@ -52,21 +56,70 @@ ByteRange selected(const Request& request, uint64_t length) {
   return {begin, end > begin ? end - begin : 0};
 }
 
-Task<void> copy(Backend& from, Backend& to, ByteRange range, uint64_t block) {
-  AlignedBuffer buffer(block);
-  if (!buffer) throw Error::from_errno(ENOMEM, "Could not allocate a buffer");
-  for (uint64_t done = 0; done < range.bytes;) {
-    uint64_t size = std::min(block, range.bytes - done);
-    IoVector memory = IoVector::buffer(buffer.data(), size);
-    Status status = co_await from.preadv(range.offset + done, memory);
-    if (!status.ok())
-      throw Error::from_errno(status.error_number(), "error while reading from input image file");
-    status = co_await to.pwritev(done, memory);
-    if (!status.ok())
-      throw Error::from_errno(status.error_number(), "error while writing to output image file");
-    done += size;
-  }
+void check(Status status, const char* what) {
+  if (!status.ok())
+    throw Error::from_errno(status.error_number(), "error while {} image file", what);
 }
+
+// Several blocks at once, and no more than that what reads as zeroes in a target that does so, too.
+class Copy {
+ public:
+  Copy(Backend& from, Backend& to, ByteRange range, uint64_t block)
+      : from_(from),
+        to_(to),
+        range_(range),
+        block_(block),
+        most_(std::max(block, align_down(kAtOnce, block))),
+        buffer_(std::min(most_, range.bytes)),
+        claims_(from.node()),
+        keeps_holes_(to.node().driver().has_zero_init()) {}
+
+  Task<void> run() {
+    if (!buffer_) throw Error::from_errno(ENOMEM, "Could not allocate a buffer");
+    for (uint64_t done = 0; done < range_.bytes;) {
+      BlockStatus next = co_await look(done);
+      if (!keeps_holes_ || !next.flags.has(StatusFlag::zero)) co_await copy(done, next.bytes);
+      done += next.bytes;
+    }
+  }
+
+ private:
+  static constexpr uint64_t kAtOnce = 2 << 20;
+
+  Task<BlockStatus> look(uint64_t done) {
+    uint64_t left = range_.bytes - done;
+    auto answer = co_await from_.block_status(range_.offset + done, left);
+    // What cannot be asked about is read, which tells what is wrong.
+    if (!answer) co_return BlockStatus{StatusFlag::data, std::min(left, block_)};
+    claims_.add(answer->status);
+    co_return answer->status;
+  }
+
+  Task<void> copy(uint64_t done, uint64_t bytes) {
+    for (uint64_t end = done + bytes; done < end;) {
+      uint64_t size = std::min(most_, end - done);
+      IoVector memory = IoVector::buffer(buffer_.data(), size);
+      Status status = co_await from_.preadv(range_.offset + done, memory);
+      // The blocks before the bad one are still to be copied.
+      if (!status.ok() && size > block_) {
+        most_ = block_;
+        continue;
+      }
+      check(status, "reading from input");
+      check(co_await to_.pwritev(done, memory), "writing to output");
+      done += size;
+    }
+  }
+
+  Backend& from_;
+  Backend& to_;
+  ByteRange range_;
+  uint64_t block_;
+  uint64_t most_;  // bytes read at once
+  AlignedBuffer buffer_;
+  Claims claims_;
+  bool keeps_holes_;
+};
 
 }  // namespace
 
@@ -104,7 +157,7 @@ Task<int> run_dd(Images& images, Words& words) {
     log_error("{}: cannot skip to specified offset", *request.input);
     co_return 0;
   }
-  co_await copy(*from, *to, range, static_cast<uint64_t>(request.block_size));
+  co_await Copy(*from, *to, range, static_cast<uint64_t>(request.block_size)).run();
   co_return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "qapi/types_block_info.h"
+#include "tools/common/claims.h"
 #include "tools/img/command.h"
 
 namespace strata::tools {
@@ -86,7 +87,8 @@ class NodeNames {
 
 // The first node of the chain that has something to say, if only that there are zeroes since the
 // nodes below it end here.
-Task<qapi::MapEntry> entry_at(Node& top, NodeNames& names, uint64_t offset, uint64_t bytes) {
+Task<qapi::MapEntry> entry_at(Node& top, NodeNames& names, Claims& claims, uint64_t offset,
+                              uint64_t bytes) {
   qapi::MapEntry entry;
   BlockStatus status;
   for (Node* node = &top; node != nullptr; node = io::next_in_chain(*node), ++entry.depth) {
@@ -100,6 +102,7 @@ Task<qapi::MapEntry> entry_at(Node& top, NodeNames& names, uint64_t offset, uint
       break;
     }
   }
+  claims.add(status);
   entry.start = static_cast<int64_t>(offset);
   entry.length = static_cast<int64_t>(status.bytes);
   entry.data = status.flags.has(StatusFlag::data);
@@ -130,6 +133,7 @@ Task<int> run_map(Images& images, Words& words) {
   });
   Backend* image = co_await images.open(name, std::move(how));
 
+  Claims claims(image->node());
   NodeNames names;
   Printer printer(output);
   printer.begin();
@@ -138,8 +142,9 @@ Task<int> run_map(Images& images, Words& words) {
   qapi::MapEntry current;  // the last one is printed even if it is empty
   current.start = start;
   for (int64_t offset = start; offset < end;) {
-    qapi::MapEntry next = co_await entry_at(image->node(), names, static_cast<uint64_t>(offset),
-                                            static_cast<uint64_t>(end - offset));
+    qapi::MapEntry next =
+        co_await entry_at(image->node(), names, claims, static_cast<uint64_t>(offset),
+                          static_cast<uint64_t>(end - offset));
     offset += next.length;
     if (current.length != 0 && goes_on(current, next)) {
       current.length += next.length;

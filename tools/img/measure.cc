@@ -6,6 +6,7 @@
 #include "block/qcow2/measure.h"
 #include "block/qcow2/qcow2.h"
 #include "qapi/runtime/json_writer.h"
+#include "tools/common/claims.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
 #include "tools/img/encryption.h"
@@ -49,10 +50,12 @@ struct Measure {
 
 // The clusters that hold data, in bytes.
 Task<uint64_t> data_bytes(Backend& image, uint64_t cluster) {
+  Claims claims(image.node());
   uint64_t bytes = 0;
   for (uint64_t offset = 0; offset < image.length();) {
     auto chain = co_await image.block_status(offset, image.length() - offset);
     if (!chain) throw Error::from_errno(chain.error_number(), "Unable to get block status");
+    claims.add(chain->status);
     uint64_t run = chain->status.bytes;
     StatusFlags flags = chain->status.flags;
     if (!flags.has(StatusFlag::zero) &&

@@ -8,6 +8,7 @@
 #include "block/names/filename.h"
 #include "block/qcow2/image.h"
 #include "block/qcow2/qcow2.h"
+#include "tools/common/claims.h"
 #include "tools/img/command.h"
 #include "tools/img/progress.h"
 
@@ -43,20 +44,50 @@ std::string parse(Words& words, Request& request) {
   });
 }
 
-// What of a backing file lies behind its end, or behind no backing file, reads as zeroes.
-Task<Status> read_backing(Backend* image, uint64_t offset, AlignedBuffer& into, uint64_t bytes) {
-  uint64_t length = image != nullptr ? image->length() : 0;
-  uint64_t inside = std::min(bytes, length - std::min(length, offset));
-  std::memset(into.data() + inside, 0, bytes - inside);
-  if (inside == 0) co_return Status();
-  co_return co_await image->preadv(offset, IoVector::buffer(into.data(), inside));
-}
+// A backing file, or none. What lies behind its end reads as zeroes.
+class Below {
+ public:
+  explicit Below(Backend* image) : image_(image) {
+    if (image != nullptr) claims_.emplace(image->node());
+  }
+
+  // Of a first part of the range. What cannot be asked about is data: reading tells what is wrong.
+  Task<BlockStatus> status(uint64_t offset, uint64_t bytes) {
+    if (offset >= length()) co_return BlockStatus{StatusFlag::zero, bytes};
+    auto answer = co_await image_->block_status(offset, std::min(bytes, length() - offset));
+    co_return answer ? answer->status : BlockStatus{StatusFlag::data, bytes};
+  }
+  // All of it will be looked at, beginning with what the status tells of.
+  Task<void> count(BlockStatus first, uint64_t offset, uint64_t bytes) {
+    if (!claims_) co_return;
+    if (first.bytes >= bytes) co_return claims_->add(first, bytes);
+    claims_->add({StatusFlag::data, bytes});
+    for (uint64_t done = 0; done < bytes;) {
+      BlockStatus run = co_await status(offset + done, bytes - done);
+      claims_->add(run);
+      done += run.bytes;
+    }
+  }
+  Task<Status> read(uint64_t offset, AlignedBuffer& into, uint64_t bytes) {
+    uint64_t inside = std::min(bytes, length() - std::min(length(), offset));
+    std::memset(into.data() + inside, 0, bytes - inside);
+    if (inside == 0) co_return Status();
+    co_return co_await image_->preadv(offset, IoVector::buffer(into.data(), inside));
+  }
+
+ private:
+  uint64_t length() const noexcept { return image_ != nullptr ? image_->length() : 0; }
+
+  Backend* image_;
+  std::optional<Claims> claims_;
+};
 
 // Copies into the image what it would not find in its new backing file.
 class Rebase {
  public:
   Rebase(const Request& request, Backend& image, Backend* before, Backend* after)
       : image_(image),
+        claims_(image.node(), image.node().backing()),
         before_(before),
         after_(after),
         compress_(request.compress),
@@ -74,13 +105,12 @@ class Rebase {
     for (uint64_t offset = 0; offset < length;) {
       auto own = co_await io::block_status(image_.node(), offset, length - offset);
       if (!own) fail(own.status(), "error while reading image metadata");
-      uint64_t bytes = std::max<uint64_t>(own->bytes, 1);
+      claims_.add(*own);
+      uint64_t bytes = own->bytes;
       if (!own->flags.has(StatusFlag::allocated)) {
-        bytes = co_await skip_unchanged(offset, bytes);
-        if (bytes == 0) {
-          bytes = std::min(own->bytes, chunk_ - offset % chunk_);
-          co_await merge(offset, bytes);
-        }
+        Stretch next = co_await next_stretch(offset, bytes);
+        bytes = next.bytes;
+        if (!next.unchanged) co_await merge(offset, bytes);
       }
       offset += bytes;
       progress_.advance(bytes);
@@ -93,22 +123,31 @@ class Rebase {
     throw Error::from_errno(status.error_number(), "{}", what);
   }
 
-  // How much from `offset` on need not be looked at: it is zero in both.
-  Task<uint64_t> skip_unchanged(uint64_t offset, uint64_t bytes) {
-    uint64_t same = bytes;
-    for (Backend* one : {before_, after_}) {
-      if (one == nullptr || offset >= one->length()) continue;
-      auto status = co_await one->block_status(offset, std::min(same, one->length() - offset));
-      if (!status || !status->status.flags.has(StatusFlag::zero)) co_return 0;
-      same = std::min(same, status->status.bytes);
-    }
-    co_return same == bytes ? same : align_down(same, unit_);
+  struct Stretch {
+    uint64_t bytes = 0;
+    bool unchanged = false;  // it is zero in both, and need not be looked at
+  };
+  // As much as is written alike by qemu-img, which looks at no more than a buffer's worth.
+  Task<Stretch> next_stretch(uint64_t offset, uint64_t bytes) {
+    BlockStatus old = co_await before_.status(offset, bytes);
+    BlockStatus now = co_await after_.status(offset, bytes);
+    uint64_t run = std::min({old.bytes, now.bytes, bytes});
+    Stretch next;
+    next.unchanged = old.flags.has(StatusFlag::zero) && now.flags.has(StatusFlag::zero) &&
+                     (run == bytes || run >= unit_);
+    if (next.unchanged)
+      next.bytes = run == bytes ? run : align_down(run, unit_);
+    else
+      next.bytes = std::min(bytes, chunk_ - offset % chunk_);
+    co_await before_.count(old, offset, next.bytes);
+    co_await after_.count(now, offset, next.bytes);
+    co_return next;
   }
 
   Task<void> merge(uint64_t offset, uint64_t bytes) {
-    Status status = co_await read_backing(before_, offset, old_, bytes);
+    Status status = co_await before_.read(offset, old_, bytes);
     if (!status.ok()) fail(status, "error while reading from old backing file");
-    status = co_await read_backing(after_, offset, new_, bytes);
+    status = co_await after_.read(offset, new_, bytes);
     if (!status.ok()) fail(status, "error while reading from new backing file");
     // Whole clusters: what is not written of one would be copied from the old backing file anyhow.
     for (uint64_t at = 0; at < bytes;) {
@@ -147,8 +186,9 @@ class Rebase {
   }
 
   Backend& image_;
-  Backend* before_;
-  Backend* after_;
+  Claims claims_;
+  Below before_;
+  Below after_;
   bool compress_;
   Progress progress_;
   uint64_t unit_ = 65536;

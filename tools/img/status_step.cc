@@ -21,12 +21,14 @@ bool goes_on(const io::ChainStatus& chain, const io::ChainStatus& next) noexcept
 }  // namespace
 
 Task<Result<io::ChainStatus>> long_status_above(Node& top, Node* base, uint64_t offset,
-                                                uint64_t bytes) {
+                                                uint64_t bytes, Claims& claims) {
+  bytes = std::min(bytes, StatusStep(top, base, 1).left(offset));
   auto all = co_await io::block_status_above(top, base, false, offset, bytes);
   while (all && all->status.bytes != 0 && all->status.bytes < bytes) {
     uint64_t done = all->status.bytes;
     auto next = co_await io::block_status_above(top, base, false, offset + done, bytes - done);
     if (!next || next->status.bytes == 0 || !goes_on(*all, *next)) break;
+    if (!claims.allow(next->status, 0)) break;
     all->status.bytes += next->status.bytes;
     all->status.flags = next->status.flags;
   }

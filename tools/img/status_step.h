@@ -5,12 +5,14 @@
 #include <cstdint>
 
 #include "block/io/block_status.h"
+#include "tools/common/claims.h"
 
 namespace strata::tools {
 
-// As io::block_status_above(), but as far as it goes on like that.
+// As io::block_status_above(), but as far as it goes on like that and qemu-img sees. That the
+// answer is there is left to be counted.
 Task<Result<io::ChainStatus>> long_status_above(Node& top, Node* base, uint64_t offset,
-                                                uint64_t bytes);
+                                                uint64_t bytes, Claims& claims);
 
 // How far qemu-img sees at once of what is all of one kind. Strata sees farther, but what both show
 // as progress are steps that end there.

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // discard, flush, truncate, length, map, alloc.
+#include <cerrno>
+
 #include "block/base/error.h"
 #include "qapi/runtime/enum.h"
+#include "tools/common/claims.h"
 #include "tools/io/operands.h"
 #include "tools/io/report.h"
 #include "tools/io/shell.h"
@@ -88,9 +91,14 @@ struct Run {
 };
 
 // The run of equal allocation in the top layer alone from `offset` on, as far as one answer goes.
-Task<Result<Run>> one_run(Node& node, uint64_t offset, uint64_t bytes) {
+// EFBIG, and told of: the image says more than can be.
+Task<Result<Run>> one_run(Node& node, Claims& claims, uint64_t offset, uint64_t bytes) {
   Result<BlockStatus> status = co_await io::block_status(node, offset, bytes);
   if (!status) co_return status.status();
+  if (!claims.allow(*status, status->bytes)) {
+    report(claims.refusal());
+    co_return Status::error(EFBIG);
+  }
   co_return Run{status->flags.has(StatusFlag::allocated), status->bytes};
 }
 
@@ -110,8 +118,9 @@ Task<bool> command_alloc(Shell& shell, Arguments& arguments) {
   uint64_t count =
       std::min<uint64_t>(static_cast<uint64_t>(wanted), offset < length ? length - offset : 0);
   uint64_t allocated = 0;
+  Claims claims(shell.image().node(), shell.image().node().backing());
   for (uint64_t done = 0; done < count;) {
-    Result<Run> run = co_await one_run(shell.image().node(), offset + done, count - done);
+    Result<Run> run = co_await one_run(shell.image().node(), claims, offset + done, count - done);
     if (!run) {
       fmt::print("is_allocated failed: {}\n", Error::describe_errno(run.error_number()));
       co_return false;
@@ -138,8 +147,9 @@ void print_run(const Run& run, uint64_t start) {
 Task<bool> command_map(Shell& shell, Arguments&) {
   uint64_t length = shell.image().length();
   Run whole;
+  Claims claims(shell.image().node(), shell.image().node().backing());
   for (uint64_t offset = 0; offset < length;) {
-    Result<Run> run = co_await one_run(shell.image().node(), offset, length - offset);
+    Result<Run> run = co_await one_run(shell.image().node(), claims, offset, length - offset);
     if (!run) {
       log_error("Failed to get allocation status: {}", Error::describe_errno(run.error_number()));
       co_return false;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Any image of a MiB, whatever it claims, is opened, read, written, snapshotted, checked and mended
-in 64 MiB of memory and 10 seconds. Who goes through all of the disk (convert, compare, map) takes
-as long as there is data on it, which may be more than is in the file.
+in 64 MiB of memory and 10 seconds. For who goes through all of the disk (convert, compare, map) see
+test_claims.py.
 
 CVE-2014-0144, CVE-2014-0147, CVE-2015-5162, qemu a5fff8d4b4, 0c2ada8136, d2b1d1ec73, 5dae6e30c5:
 tables as large as their fields can say, tables that refer to one cluster over and over, so that

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whoever goes through all of a disk ends in 10 seconds of processor time and 64 MiB of memory, if
+the image has no more than a MiB: it is told that it says more than can be. See claims.py.
+
+CVE-2015-5162: qemu-img could be kept busy for ever.
+"""
+
+import os
+import struct
+import subprocess
+from pathlib import Path
+
+import claims
+import pytest
+from support.measure import Run
+
+BUILD = Path(os.environ.get("STRATA_BUILD", Path(__file__).resolve().parents[3] / "build"))
+IMG, IO = BUILD / "bin/strata-img", BUILD / "bin/strata-io"
+ENDLESS = f"driver=null-co,size={1 << 62}"
+REFUSAL = "says that more is in it than its "
+
+pytestmark = pytest.mark.skipif(not IMG.exists(), reason="needs our tools")
+
+COMMANDS = {
+    "map": [IMG, "map", "a"],
+    "compare": [IMG, "compare", "a", "a"],
+    "compare-progress": [IMG, "compare", "-p", "a", "a"],
+    "measure": [IMG, "measure", "-O", "qcow2", "a"],
+    "convert": [IMG, "convert", "-n", "--target-image-opts", "a", ENDLESS],
+    "pack": [IMG, "convert", "-c", "-O", "qcow2", "-o", "cluster_size=2M,compression_type=zstd",
+             "a", "out"],
+    "io-map": [IO, "-r", "-f", "qcow2", "-c", "map", "a"],
+    "io-alloc": [IO, "-r", "-f", "qcow2", "-c", "alloc 0 4E", "a"],
+}
+COPIES = {
+    "map-json": [IMG, "map", "--output=json", "a"],
+    "convert-qcow2": [IMG, "convert", "-O", "qcow2", "-o", "cluster_size=2M", "a", "out"],
+    "convert-progress": [IMG, "convert", "-p", "-O", "qcow2", "-o", "cluster_size=2M", "a", "out"],
+    "salvage": [IMG, "convert", "--salvage", "-O", "qcow2", "-o", "cluster_size=2M", "a",
+                "out"],
+    "dd": [IMG, "dd", "-O", "qcow2", "if=a", "of=out"],
+    "rebase": [IMG, "rebase", "-b", "", "over"],
+    "commit": [IMG, "commit", "a"],
+}
+
+
+def img(*words, cwd):
+    return subprocess.run([IMG, *map(str, words)], cwd=cwd, capture_output=True, text=True,
+                          timeout=120, check=True)
+
+
+def io(*commands, image, cwd):
+    words = [word for command in commands for word in ("-c", command)]
+    subprocess.run([IO, *image, *words], cwd=cwd, capture_output=True, timeout=120, check=True)
+
+
+def refuse(run):
+    """Some of it may be no more than what can be: then it was done."""
+    run.assert_modest()
+    assert 0 <= run.status <= 3, run.err
+    assert run.status == 0 or REFUSAL in run.err, run.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", claims.IMAGES)
+def test_an_image_that_says_too_much_is_refused_soon(tmp_path, name, command):
+    claims.IMAGES[name]().save(tmp_path / "a")
+    refuse(Run(COMMANDS[command], tmp_path))
+
+
+@pytest.mark.parametrize("command", COPIES)
+@pytest.mark.parametrize("name", claims.LIGHT)
+def test_what_an_image_that_says_too_much_has_is_not_copied_for_ever(tmp_path, name, command):
+    image = claims.LIGHT[name]()
+    if command == "commit":
+        image.backed_by("base")
+        img("create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", "base", image.size,
+            cwd=tmp_path)
+    image.save(tmp_path / "a")
+    if command == "rebase":
+        img("create", "-q", "-u", "-f", "qcow2", "-b", "a", "-F", "qcow2", "-o", "cluster_size=2M",
+            "over", image.size, cwd=tmp_path)
+    refuse(Run(COPIES[command], tmp_path))
+
+
+def test_a_snapshot_that_says_too_much_is_refused_soon(tmp_path):
+    image = claims.one_cluster()
+    entry = struct.pack(">QIHHIIQIIQQQ", image.l1, image.size // (image.per_table * image.cluster),
+                        1, 1, 0, 0, 0, 0, 24, 0, image.size, 0) + b"1s"
+    image.poke(60, ">IQ", 1, image.place(entry))
+    image.save(tmp_path / "a")
+    run = Run([IMG, "convert", "-l", "s", "-n", "--target-image-opts", "a",
+               ENDLESS], tmp_path)
+    refuse(run)
+    assert run.status == 1
+
+
+@pytest.mark.parametrize("command", [["resize", "--shrink", "a", "1M"], ["commit", "a"]],
+                         ids=lambda command: command[0])
+def test_more_tables_than_clusters_are_not_gone_through(tmp_path, command):
+    image = claims.Claim(version=2 if command[0] == "commit" else 3)
+    image.disk(image.table(0)).backed_by("base")
+    image.save(tmp_path / "a")
+    img("create", "-q", "-f", "qcow2", "base", image.size, cwd=tmp_path)
+    run = Run([IMG, *command], tmp_path)
+    run.assert_modest()
+    assert run.status == 1
+
+
+def test_a_disk_that_is_one_byte_all_over_may_be_packed_as_densely_as_can_be(tmp_path):
+    img("create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", "a", "1G", cwd=tmp_path)
+    io("write -c -P 0x55 0 256M", image=["-f", "qcow2", "a"], cwd=tmp_path)
+    assert (tmp_path / "a").stat().st_size < 1 << 20
+    img("map", "--output=json", "a", cwd=tmp_path)
+    img("compare", "a", "a", cwd=tmp_path)
+    img("convert", "-c", "-O", "qcow2", "a", "b", cwd=tmp_path)
+    assert img("compare", "a", "b", cwd=tmp_path).stdout == "Images are identical.\n"
+
+
+def test_a_table_may_be_full_of_what_alternates(tmp_path):
+    """Every other cluster of a disk is zeroes, over one that is full."""
+    img("create", "-q", "-f", "raw", "base", "32M", cwd=tmp_path)
+    io("write -P 3 0 32M", image=["-f", "raw", "base"], cwd=tmp_path)
+    img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "-o", "cluster_size=512", "a",
+        cwd=tmp_path)
+    image = bytearray((tmp_path / "a").read_bytes())
+    l1 = struct.unpack_from(">Q", image, 40)[0]
+    end = (len(image) + 511) // 512 * 512
+    image.extend(bytes(end - len(image)))
+    table = struct.pack(">QQ", claims.ZERO, 0) * 32
+    for n in range(1024):
+        struct.pack_into(">Q", image, l1 + 8 * n, claims.COPIED | end + 512 * n)
+    (tmp_path / "a").write_bytes(image + table * 1024)
+    img("rebase", "-q", "-u", "-b", "base", "-F", "raw", "a", cwd=tmp_path)
+    for command in (["map"], ["convert", "-O", "raw", "a", "out"], ["dd", "if=a", "of=out"]):
+        img(*command, *(["a"] if command == ["map"] else []), cwd=tmp_path)
+    assert (tmp_path / "out").read_bytes() == (bytes(512) + b"\3" * 512) * (32 << 10)
+
+
+@pytest.mark.parametrize("block", [512, 1000, 65536, 4 << 20])
+def test_dd_copies_data_and_leaves_holes_where_nothing_is(tmp_path, block):
+    img("create", "-q", "-f", "qcow2", "a", "64M", cwd=tmp_path)
+    io("write -P 1 100k 70k", "write -P 2 5M 3M", "write -P 3 60M 4M",
+       image=["-f", "qcow2", "a"], cwd=tmp_path)
+    img("convert", "-O", "raw", "a", "expected", cwd=tmp_path)
+    img("dd", f"bs={block}", "if=a", "of=out", cwd=tmp_path)
+    expected = (tmp_path / "expected").read_bytes()
+    assert (tmp_path / "out").read_bytes() == expected
+    assert (tmp_path / "out").stat().st_blocks * 512 < 16 << 20
+    img("dd", f"bs={block}", "skip=3", "count=5", "-O", "qcow2", "if=a", "of=part", cwd=tmp_path)
+    img("convert", "-O", "raw", "part", "part.raw", cwd=tmp_path)
+    part = (tmp_path / "part.raw").read_bytes()
+    assert part.rstrip(b"\0") == expected[3 * block:8 * block].rstrip(b"\0")
+
+
+def test_dd_copies_the_blocks_before_one_that_cannot_be_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"\7" * (1 << 20))
+    (tmp_path / "rules").write_text(
+        '[inject-error]\nevent = "none"\nerrno = "5"\nsector = "1000"\niotype = "read"\n'
+        'immediately = "on"\nonce = "off"\n')
+    run = Run([IMG, "dd", "bs=4096", "if=blkdebug:rules:a", "of=out"], tmp_path)
+    assert run.status == 1
+    assert "error while reading from input image file: Input/output error" in run.err
+    good = 1000 * 512 // 4096 * 4096
+    assert (tmp_path / "out").read_bytes()[:good] == b"\7" * good
