@@ -273,6 +273,19 @@ void World::close() {
   wait(user_.close(loop_));
 }
 
+Mark mark_of(const std::byte* sector) noexcept {
+  Mark mark = 0;
+  std::memcpy(&mark, sector, sizeof mark);
+  return mark;
+}
+
+template <class Marks>
+std::string listed(const Marks& marks) {
+  std::string all;
+  for (Mark mark : marks) all += fmt::format(" {}", mark);
+  return all;
+}
+
 Task<void> World::verify(uint64_t first, uint64_t count) {
   if (!oracle_.try_begin(first, count)) co_return;
   std::vector<std::byte> data(count * kSector);
@@ -284,8 +297,10 @@ Task<void> World::verify(uint64_t first, uint64_t count) {
     fail("read of {}+{}: {}", first, count, Error::describe_errno(status.error_number()));
   }
   for (uint64_t i = 0; i < count; ++i) {
-    if (!oracle_.may_be(first + i, data.data() + i * kSector))
-      fail("sector {} is not what was written", first + i);
+    const std::byte* sector = data.data() + i * kSector;
+    if (oracle_.may_be(first + i, sector)) continue;
+    fail("read of {}+{}: sector {} holds mark {}, allowed:{}", first, count, first + i,
+         mark_of(sector), listed(oracle_.marks(first + i)));
   }
 }
 
@@ -401,12 +416,8 @@ void World::verify_all(bool survived, const char* when) {
       if (survived) oracle_.found(i, sector);
       continue;
     }
-    Mark found = 0;
-    std::memcpy(&found, sector, sizeof found);
-    std::string allowed;
-    for (Mark mark : survived ? oracle_.durable_marks(i) : oracle_.marks(i))
-      allowed += fmt::format(" {}", mark);
-    fail("{}: sector {} holds mark {}, allowed:{}", when, i, found, allowed);
+    fail("{}: sector {} holds mark {}, allowed:{}", when, i, mark_of(sector),
+         listed(survived ? oracle_.durable_marks(i) : oracle_.marks(i)));
   }
 }
 
