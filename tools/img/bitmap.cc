@@ -81,6 +81,17 @@ const char* name_of(int what) {
   }
 }
 
+// What little room coarse bits take in an image, they may take very much in finer ones; but only
+// where there is more of them than data.
+void check_fits(const DirtyBitmap& from, const DirtyBitmap& to, const Node& image) {
+  constexpr uint64_t kAlways = 16 << 20;
+  const Edge* file = image.child_in_role(ChildRole::primary);
+  uint64_t most = kAlways + (file != nullptr ? file->node().length() : 0);
+  if (from.dirty_bytes() / to.granularity() / 8 > most)
+    throw Error("Bitmap '{}' has too much recorded for a granularity of {} bytes", from.name(),
+                to.granularity());
+}
+
 Task<void> act(MainLoop& loop, const Request& request, const Action& action, Node& node,
                Node& source, std::string name) {
   switch (action.what) {
@@ -98,8 +109,9 @@ Task<void> act(MainLoop& loop, const Request& request, const Action& action, Nod
       co_await enable_bitmap(loop, node, name, action.what == kEnable);
       break;
     default: {
-      lookup_bitmap(node, name);
+      DirtyBitmapPtr target = lookup_bitmap(node, name);
       std::vector<DirtyBitmapPtr> sources{lookup_bitmap(source, action.source)};
+      check_fits(*sources[0], *target, node);
       co_await merge_bitmaps(loop, node, name, std::move(sources));
     }
   }
