@@ -434,10 +434,11 @@ class Image final : RefcountTableOwner {
 
   // version 2 (downgrade.cc)
   void check_downgrade() const;
-  Task<Result<HostOffset>> make_zero_cluster(uint64_t references);
-  Task<Result<L2Entry>> expanded_entry(L2Entry old, uint64_t references);
-  Task<Status> expand_table(HostOffset table, uint64_t references);
-  Task<Result<TableUses>> all_l2_tables();
+  Task<Status> fill_with_zeroes(HostOffset at, GuestOffset guest);
+  Task<Result<HostOffset>> make_zero_cluster(GuestOffset guest, uint64_t references);
+  Task<Result<L2Entry>> expanded_entry(L2Entry old, GuestOffset guest, uint64_t references);
+  Task<Status> expand_table(HostOffset table, GuestOffset guest, uint64_t references);
+  Task<Status> find_all_l2_tables(TableUses& tables, TableUses& places);
 
   Node& node_;
   ImageFile file_;

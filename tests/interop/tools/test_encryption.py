@@ -158,3 +158,34 @@ def test_a_detached_header_opens_data_that_lies_elsewhere(tmp_path):
     assert (tmp_path / "data").stat().st_size == 1 << 20
     info = run("ours", "qemu-img", "info", *SECRET, "--image-opts", image, cwd=tmp_path).stdout
     assert "detached header: true" in info and "payload offset: 0" in info
+
+
+@pytest.mark.parametrize("kind", ["aes", "luks"])
+@pytest.mark.parametrize("over", [False, True], ids=["alone", "overlay"])
+def test_zeroes_stay_zeroes_in_an_older_version(tmp_path, kind, over):
+    """Clusters that are zero by their entry become data: encrypted zeroes."""
+    secret = ["--object", "secret,id=s,data=hunter2"]
+    image = tmp_path / "t.qcow2"
+    options = f"encrypt.format={kind},encrypt.key-secret=s"
+    if kind == "luks":
+        options += ",encrypt.iter-time=10"
+    below = []
+    if over:
+        subprocess.run([compare.OURS / "qemu-img", "create", "-q", "-f", "raw", tmp_path / "b", "1M"],
+                       check=True)
+        subprocess.run([compare.OURS / "qemu-io", "-f", "raw", "-c", "write -q -P 7 0 1M", tmp_path / "b"],
+                       check=True)
+        below = ["-b", tmp_path / "b", "-F", "raw"]
+    subprocess.run([compare.OURS / "qemu-img", "create", "-q", "-f", "qcow2", *secret, "-o", options, *below,
+                    image, "1M"], check=True)
+    node = f"driver=qcow2,encrypt.key-secret=s,file.filename={image}"
+    subprocess.run([compare.OURS / "qemu-io", *secret, "--image-opts", "-c", "write -q -P 1 0 256k",
+                    "-c", "write -q -z 64k 64k", "-c", "write -q -z 512k 64k", node], check=True)
+    subprocess.run([compare.OURS / "qemu-img", "amend", *secret, "--image-opts", "-o", "compat=0.10", node],
+                   check=True)
+    for program in (compare.OURS / "qemu-io", "qemu-io"):
+        done = subprocess.run([program, *secret, "--image-opts", "-r", "-c", "read -q -P 1 0 64k",
+                               "-c", "read -q -P 0 64k 64k", "-c", "read -q -P 1 128k 128k",
+                               "-c", "read -q -P 0 512k 64k", node], check=False,
+                              capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, ""), program
