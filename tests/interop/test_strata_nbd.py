@@ -333,7 +333,7 @@ def test_objects_say_what_they_take(program):
 
 def test_missing_file_of_events_is_named(images):
     done = run(OURS, "-T", "events=nofile", images / "a.img", check=False, cwd=images)
-    assert (done.returncode, done.stdout) == (1, "qemu-nbd: nofile: No such file or directory\n")
+    assert (done.returncode, done.stdout) == (1, "qemu-nbd:nofile: No such file or directory\n")
 
 
 def test_what_is_no_device_of_nbd_is_refused(images):

@@ -88,7 +88,8 @@ def test_s9_no_space_on_closing_is_a_failure(small_disk):
     the host's storage is thin, and has given up what it had for it."""
     image = small_disk / "t.qcow2"
     run("qemu-img", "create", "-f", "qcow2", "-o", "cluster_size=4k", image, "64M")
-    tool = subprocess.Popen([OURS / "qemu-io", "-f", "qcow2", image], stdin=subprocess.PIPE,
+    tool = subprocess.Popen([OURS / "qemu-io", "-t", "writeback", "-f", "qcow2", image],
+                            stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     tool.stdin.write("write 0 8800k\n")
     tool.stdin.flush()

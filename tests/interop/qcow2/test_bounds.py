@@ -289,7 +289,8 @@ def test_coarse_bits_of_an_image_do_not_fill_the_memory_as_fine_ones(tmp_path):
     path = tmp_path / "t.qcow2"
     damage.create(path, "", "1T")
     for name, granularity in (("coarse", "2G"), ("fine", "512")):
-        assert Run([IMG, "bitmap", "--add", "-g", granularity, path.name, name], tmp_path).status == 0
+        added = Run([IMG, "bitmap", "--add", "-g", granularity, path.name, name], tmp_path)
+        assert added.status == 0
     image = Image(path)
     directory = struct.unpack_from(">Q", image.bytes, image.extension(0x23852875) + 16)[0]
     put_table(image, struct.unpack_from(">Q", image.bytes, directory)[0], [1])  # all ones

@@ -170,20 +170,20 @@ def test_zeroes_stay_zeroes_in_an_older_version(tmp_path, kind, over):
     if kind == "luks":
         options += ",encrypt.iter-time=10"
     below = []
+    img, io = compare.OURS / "qemu-img", compare.OURS / "qemu-io"
     if over:
-        subprocess.run([compare.OURS / "qemu-img", "create", "-q", "-f", "raw", tmp_path / "b", "1M"],
-                       check=True)
-        subprocess.run([compare.OURS / "qemu-io", "-f", "raw", "-c", "write -q -P 7 0 1M", tmp_path / "b"],
-                       check=True)
-        below = ["-b", tmp_path / "b", "-F", "raw"]
-    subprocess.run([compare.OURS / "qemu-img", "create", "-q", "-f", "qcow2", *secret, "-o", options, *below,
-                    image, "1M"], check=True)
+        base = tmp_path / "b"
+        subprocess.run([img, "create", "-q", "-f", "raw", base, "1M"], check=True)
+        subprocess.run([io, "-f", "raw", "-c", "write -q -P 7 0 1M", base], check=True)
+        below = ["-b", base, "-F", "raw"]
+    subprocess.run([img, "create", "-q", "-f", "qcow2", *secret, "-o", options, *below, image,
+                    "1M"], check=True)
     node = f"driver=qcow2,encrypt.key-secret=s,file.filename={image}"
-    subprocess.run([compare.OURS / "qemu-io", *secret, "--image-opts", "-c", "write -q -P 1 0 256k",
+    subprocess.run([io, *secret, "--image-opts", "-c", "write -q -P 1 0 256k",
                     "-c", "write -q -z 64k 64k", "-c", "write -q -z 512k 64k", node], check=True)
-    subprocess.run([compare.OURS / "qemu-img", "amend", *secret, "--image-opts", "-o", "compat=0.10", node],
+    subprocess.run([img, "amend", *secret, "--image-opts", "-o", "compat=0.10", node],
                    check=True)
-    for program in (compare.OURS / "qemu-io", "qemu-io"):
+    for program in (io, "qemu-io"):
         done = subprocess.run([program, *secret, "--image-opts", "-r", "-c", "read -q -P 1 0 64k",
                                "-c", "read -q -P 0 64k 64k", "-c", "read -q -P 1 128k 128k",
                                "-c", "read -q -P 0 512k 64k", node], check=False,
