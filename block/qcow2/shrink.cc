@@ -79,15 +79,11 @@ Task<Status> Image::drop_tables_behind_end() {
   uint64_t table = geometry_.bytes_per_l2_table();
   uint64_t first = geometry_.l1_entries_for(size());
   auto is_there = [&](uint64_t i) { return l1_.load(L1Index(i)).offset().value != 0; };
-  bool any = false;
-  for (uint64_t i = first; i < l1_.size(); ++i) {
-    if (!is_there(i)) continue;
-    any = true;
-    Status status = co_await wipe_clusters({i * table, table}, Wipe::forget);
-    if (!status.ok()) co_return status;
-  }
-  if (!any) co_return Status();
-  Status status = co_await settle();
+  while (first < l1_.size() && !is_there(first)) ++first;
+  if (first >= l1_.size()) co_return Status();
+  Status status =
+      co_await wipe_clusters({first * table, (l1_.size() - first) * table}, Wipe::forget);
+  if (status.ok()) status = co_await settle();
   if (!status.ok()) co_return status;
   Mutex::Lock lock = co_await metadata_.lock();
   for (uint64_t i = first; i < l1_.size(); ++i) {

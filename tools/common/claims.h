@@ -20,9 +20,8 @@ class Claims {
   // Of `base`, and what is below it, nothing is counted. The image stays while this is used.
   explicit Claims(const Node& image, const Node* base = nullptr);
 
-  // Of compressed data map_offset tells how much of the file it takes.
-  // Another run of the disk, of which so many bytes are about to be used. False: that makes more
-  // than can be.
+  // Another run of the disk, of which so many bytes are about to be used; if it is compressed,
+  // map_offset tells how many it takes in the file. False: that makes more than can be.
   bool allow(const BlockStatus& run, uint64_t bytes) noexcept {
     work_ += run.flags.has(StatusFlag::allocated) ? kPiece : kRun;
     if (run.flags.has(StatusFlag::data) && !run.flags.has(StatusFlag::zero))

@@ -169,6 +169,17 @@ def many_tables(path):
     return image
 
 
+def tables_behind_the_end(path):
+    """Very many entries behind what the disk needs, all of one table, which is full."""
+    image = empty(path)
+    l1, l2 = 0x40000, 0xf0000
+    put_table(image, l1, [COPIED | l2] * 80000)
+    put_table(image, l2, [COPIED | 0xe0000] * 8192)
+    image.poke(40, l1)
+    image.poke(36, 80000, "I")
+    return image
+
+
 def deep_refcounts(path):
     """One cluster that is referred to as often as the tables can say."""
     image = empty(path, "cluster_size=2M", "8T")
@@ -228,8 +239,8 @@ def bitmaps_of_one_table(path):
 HOSTILE = [largest_tables, largest_refcount_table, refcount_table_of_one_block,
            refcount_blocks_far_away, most_snapshots, snapshots_of_one_table,
            snapshots_whose_tables_overlap, snapshots_with_large_tables, snapshots_with_extra_data,
-           snapshots_with_long_names, many_tables, deep_refcounts, compressed_everywhere,
-           hole_of_a_tebibyte, hole_with_counts, bitmaps_of_one_table]
+           snapshots_with_long_names, many_tables, tables_behind_the_end, deep_refcounts,
+           compressed_everywhere, hole_of_a_tebibyte, hole_with_counts, bitmaps_of_one_table]
 
 
 def save(image, path):
