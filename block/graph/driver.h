@@ -60,7 +60,7 @@ enum class StatusFlag : uint32_t {
   eof = 1 << 4,           // the range ends at the end of the image
   recurse = 1 << 5,       // `file` at map_offset may know more
   raw = 1 << 6,           // ask `file` instead
-  compressed = 1 << 7,
+  compressed = 1 << 7,    // if not offset_valid, map_offset: how many bytes it takes in the file
 };
 using StatusFlags = EnumSet<StatusFlag>;
 

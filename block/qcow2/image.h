@@ -343,6 +343,7 @@ class Image final : RefcountTableOwner {
   Task<Status> start_over();
   Task<Status> finish_emptying();
   Task<Status> write_empty_structure();
+  Task<Status> forget_clusters(ByteRange range);
 
   // zero.cc
   enum class Wipe : uint8_t { zero, zero_and_unmap, discard, forget };

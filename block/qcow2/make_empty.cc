@@ -28,12 +28,20 @@ Task<Status> Image::make_empty() {
   if (!status.ok()) co_return status;
   if (can_start_over()) co_return co_await start_over();
   uint64_t end = geometry_.round_up(size());
-  if (end != 0) status = co_await wipe_clusters({0, end}, Wipe::forget);
+  if (end != 0) status = co_await forget_clusters({0, end});
   if (status.ok()) status = co_await settle();
-  // Not before: after a power cut the mapping may still be there.
-  if (status.ok() && has_data_file() && !data_file_raw())
-    status = co_await io::pdiscard(*data_, 0, std::min(size(), data_->node().length()));
   co_return status;
+}
+
+// They become nothing, whatever is below.
+Task<Status> Image::forget_clusters(ByteRange range) {
+  Status status = co_await wipe_clusters(range, Wipe::forget);
+  if (!status.ok() || !has_data_file() || data_file_raw()) co_return status;
+  // Not before nothing refers to it: after a power cut the mapping may still be there.
+  status = co_await settle();
+  uint64_t end = std::min(range.end(), data_->node().length());
+  if (!status.ok() || range.offset >= end) co_return status;
+  co_return co_await io::pdiscard(*data_, range.offset, end - range.offset);
 }
 
 // Where nothing but the disk itself is in the file, and what is left needs one refcount block.

@@ -98,6 +98,8 @@ Task<void> Image::settle_size(uint64_t old_size, uint64_t size, TruncateOptions 
   }
   check(co_await write_back(), kText);
   Mutex::Lock lock = co_await writing_back_.lock();
+  // A larger disk never shows what the zeroes hide.
+  check(co_await flush_files(), kText);
   header_.size = size;
   Status status = co_await write_header();
   if (!status.ok()) header_.size = old_size;

@@ -19,7 +19,8 @@ void check(Status status, const char* what) {
 
 }  // namespace
 
-// Whoever makes the disk larger again must not find what was there.
+// Whoever makes the disk larger again must not find what was there: nor what is below, which the
+// larger disk hides then.
 Task<Status> Image::shrink(uint64_t size) {
   unfreed_ = 0;
   uint64_t old_size = this->size();
@@ -37,9 +38,7 @@ Task<Status> Image::shrink(uint64_t size) {
   }
   uint64_t end = geometry_.round_up(old_size);
   if (cut >= end) co_return Status();
-  if (header_.version < 3 && backing() != nullptr)
-    co_return co_await write_zero_bytes({cut, old_size - cut});
-  co_return co_await wipe_clusters({cut, end - cut}, Wipe::discard);
+  co_return co_await forget_clusters({cut, end - cut});
 }
 
 // What was cropped is given back, and it can be told where the file has to end. Throws Error: the

@@ -2,11 +2,12 @@
 //
 // qcow2 on a simulated disk, under seeded workloads.
 //
-//   sim [--seed N] [--runs COUNT] [--trouble none|faults|power] [--verbose]
+//   sim [--seed N] [--runs COUNT] [--trouble none|faults|power] [--control] [--verbose]
 //
 // Each seed chooses an image, some queues of requests, and what goes wrong: nothing, failing
 // requests, or the power, after some write. Afterwards the metadata must be sound and each sector
-// must hold what the oracle allows. A seed that fails is printed; --seed N runs it again.
+// must hold what the oracle allows. A seed that fails is printed; --seed N runs it again. With
+// --control less is requested, and more done to the image: another size, snapshots, amending.
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -44,8 +45,10 @@ struct Plan {
   unsigned queues = 1;
   unsigned operations = 50;
   Trouble trouble = Trouble::none;
+  const bool control;
 
-  explicit Plan(Random& random) {
+  // `control`: much of what is not a request, above all another size, over a backing file.
+  Plan(Random& random, bool control) : control(control) {
     auto chance = [&](unsigned percent) { return random() % 100 < percent; };
     const unsigned kBits[] = {9, 9, 10, 12, 12, 14, 14, 16, 16, 17};
     cluster_bits = kBits[random() % std::size(kBits)];
@@ -55,16 +58,16 @@ struct Plan {
       extended = cluster_bits >= 14 && chance(60);
       zstd = chance(30);
     }
-    backing = chance(40);
+    backing = chance(control ? 90 : 40);
     small_cache = chance(50);
     data_file = !version_2 && chance(15);
     lazy = !version_2 && chance(20);
     snapshots = refcount_bits >= 4 && !data_file && chance(40);
-    resizes = chance(25);
+    resizes = chance(control ? 80 : 25);
     sectors = 1024 << random() % 4;
     base_sectors = chance(50) ? sectors : sectors / 2 + random() % sectors;
     queues = 1 + static_cast<unsigned>(random() % 6);
-    operations = 20 + static_cast<unsigned>(random() % 120);
+    operations = 20 + static_cast<unsigned>(random() % (control ? 20 : 120));
     amends = chance(20);
     const Trouble kTroubles[] = {Trouble::none, Trouble::faults, Trouble::power, Trouble::power};
     trouble = kTroubles[random() % 4];
@@ -92,8 +95,8 @@ struct Plan {
 // One image, its host and its user.
 class World : public Rig {
  public:
-  World(uint64_t seed, std::optional<Trouble> trouble, bool verbose)
-      : Rig(seed), plan_(random_), oracle_(plan_.sectors), verbose_(verbose) {
+  World(uint64_t seed, std::optional<Trouble> trouble, bool control, bool verbose)
+      : Rig(seed), plan_(random_, control), oracle_(plan_.sectors), verbose_(verbose) {
     if (trouble) plan_.trouble = *trouble;
     layer_.set_surroundings({.find_secret = [](std::string_view) { return "open sesame"; }});
     if (verbose_) std::printf("seed %lu: %s\n", seed, plan_.describe().c_str());
@@ -429,6 +432,9 @@ bool World::has_snapshot(const std::string& name) {
 template <class Action>
 bool World::try_to(Pending pending, Action action) {
   pending_ = std::move(pending);
+  // They are few among all that is done: some have the cut to themselves.
+  if (plan_.trouble == Trouble::power && !disk().was_cut && random_() % 4 < (plan_.control ? 2 : 1))
+    disk().cut_after = disk().changes + 1 + random_() % (plan_.control ? 6 : 16);
   std::string why;
   try {
     action();
@@ -457,12 +463,16 @@ void World::settle_pending(const char* when) {
     std::erase_if(saved_, [&](const Saved& saved) { return saved.name == pending.name; });
   if (pending.kind == Kind::apply) oracle_.merge(*pending.after);
   if (pending.kind == Kind::resize) {
-    // What was cut off may be gone already, though the disk is still as large as it was.
+    // What was cut off may be gone already, though the disk is still as large as it was. There what
+    // is below shows.
     uint64_t now = user_.length() / kSector;
     if (now != oracle_.sectors() && now != pending.after->sectors())
       fail("{}: the disk has {} sectors", when, now);
     uint64_t least = std::min(oracle_.sectors(), pending.after->sectors());
-    for (uint64_t i = least; i < std::min(now, oracle_.sectors()); ++i) oracle_.allow(i, 0);
+    for (uint64_t i = least; i < std::min(now, oracle_.sectors()); ++i) {
+      oracle_.allow(i, 0);
+      if (i < base_.size()) oracle_.allow(i, base_[i]);
+    }
     oracle_.resize(now);
   }
   for (const Saved& saved : saved_) {
@@ -641,8 +651,9 @@ void World::run() {
   verify_snapshots();
 }
 
-bool run_seed(uint64_t seed, std::optional<Trouble> trouble, bool verbose, Totals& totals) {
-  auto world = std::make_unique<World>(seed, trouble, verbose);
+bool run_seed(uint64_t seed, std::optional<Trouble> trouble, bool control, bool verbose,
+              Totals& totals) {
+  auto world = std::make_unique<World>(seed, trouble, control, verbose);
   std::string why;
   try {
     world->run();
@@ -665,6 +676,7 @@ int main(int argc, char** argv) {
   uint64_t seed = 1;
   uint64_t runs = 1;
   bool verbose = false;
+  bool control = false;
   std::optional<strata::sim::Trouble> trouble;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
@@ -676,11 +688,12 @@ int main(int argc, char** argv) {
                 : kind == "faults" ? strata::sim::Trouble::faults
                                    : strata::sim::Trouble::power;
     }
+    if (word == "--control") control = true;
     if (word == "--verbose") verbose = true;
   }
   strata::sim::Totals totals;
   for (uint64_t i = 0; i < runs; ++i) {
-    if (strata::sim::run_seed(seed + i, trouble, verbose, totals)) continue;
+    if (strata::sim::run_seed(seed + i, trouble, control, verbose, totals)) continue;
     std::fflush(stdout);
     std::_Exit(1);
   }

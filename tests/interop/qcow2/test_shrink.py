@@ -74,6 +74,42 @@ def test_the_file_ends_where_what_is_used_does(tmp_path, layout):
     assert status == 0 and end <= 3 * MIB + 65536
 
 
+@pytest.mark.parametrize("options",
+                         ["compat=0.10", "compat=1.1", "data_file=data", "extended_l2=on"])
+def test_what_is_cut_over_a_backing_file_becomes_nothing(tmp_path, options):
+    """Nor does it show what is below when the disk gets larger again."""
+    sizes = []
+    for name, program in (("qemu", "qemu-img"), ("strata", OURS)):
+        base, image = tmp_path / f"{name}.base", tmp_path / name
+        assert run("qemu-img", "create", "-q", base, "64M")[0] == 0
+        assert run("qemu-io", "-f", "raw", "-c", "write -P 7 0 64M", base)[0] == 0
+        make(image, options.replace("=data", f"={tmp_path / name}.data") +
+             f",backing_file={base},backing_fmt=raw", "64M", "write -P 3 0 1M", "write -P 5 9M 1M",
+             "write -z 20M 1M")
+        done = run(program, "resize", "-q", "-f", "qcow2", "--shrink", image, "512k")
+        assert done == (0, "", [])
+        assert run("qemu-img", "check", image)[0] == 0
+        sizes.append(image.stat().st_size)
+        run("qemu-img", "rebase", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", "", image)
+        mapped = json.loads(run("qemu-img", "map", "--output=json", image)[1])
+        assert max(entry["start"] + entry["length"] for entry in mapped) == 512 << 10
+        run("qemu-img", "rebase", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", base, image)
+        assert run(OURS, "resize", "-q", image, "64M") == (0, "", [])
+        for command in ("read -P 3 0 512k", "read -P 0 512k 65024k"):
+            assert run("qemu-io", "-c", command, image)[1].startswith("read ")
+    assert sizes[1] <= sizes[0]
+
+
+def test_a_disk_that_claims_very_much_over_a_backing_file_shrinks_at_once(tmp_path):
+    """It became zeroes first, in version 2 as bytes in the file."""
+    assert run("qemu-img", "create", "-q", tmp_path / "base", "1M")[0] == 0
+    make(tmp_path / "a", f"compat=0.10,backing_file={tmp_path / 'base'},backing_fmt=raw", "16T",
+         "write 0 64k")
+    before = (tmp_path / "a").stat().st_size
+    assert run(OURS, "resize", "-q", "--shrink", tmp_path / "a", "1M") == (0, "", [])
+    assert (tmp_path / "a").stat().st_size <= before
+
+
 def test_tables_behind_the_end_go_and_those_of_snapshots_stay(tmp_path):
     make(tmp_path / "image", "cluster_size=512", "4M", "write -P 1 0 4M")
     assert run("qemu-img", "snapshot", "-c", "large", tmp_path / "image")[0] == 0
