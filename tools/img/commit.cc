@@ -9,6 +9,7 @@
 #include "tools/common/claims.h"
 #include "tools/img/chain.h"
 #include "tools/img/command.h"
+#include "tools/img/joined_piece.h"
 #include "tools/img/progress.h"
 
 namespace strata::tools {
@@ -62,15 +63,14 @@ class Commit {
                                                     length - offset);
       if (!answer) fail(answer.status());
       claims_.add(answer->status);
-      uint64_t bytes = answer->status.bytes;
-      if (answer->depth == 0) progress_.advance(bytes);
-      for (uint64_t at = 0; answer->depth != 0 && at < bytes; at += kStep) {
-        uint64_t step = std::min(kStep, bytes - at);
-        co_await copy(offset + at, step, answer->status.flags);
-        progress_.advance(step);
-      }
-      offset += bytes;
+      ByteRange range{offset, answer->status.bytes};
+      if (answer->depth == 0)
+        progress_.advance(range.bytes);
+      else if (auto piece = joined_.add({range, answer->status.flags.has(StatusFlag::zero)}))
+        co_await copy(*piece);
+      offset = range.end();
     }
+    if (auto piece = joined_.take()) co_await copy(*piece);
     Status status = co_await base_.flush();
     if (!status.ok()) fail(status);
     progress_.finish();
@@ -81,9 +81,18 @@ class Commit {
     throw Error::from_errno(status.error_number(), "Block job failed");
   }
 
-  Task<void> copy(uint64_t offset, uint64_t bytes, StatusFlags flags) {
+  Task<void> copy(Piece piece) {
+    while (!piece.range.empty()) {
+      uint64_t step = std::min(kStep, piece.range.bytes);
+      co_await copy(piece.range.offset, step, piece.zero);
+      progress_.advance(step);
+      piece.range = {piece.range.offset + step, piece.range.bytes - step};
+    }
+  }
+
+  Task<void> copy(uint64_t offset, uint64_t bytes, bool zero) {
     Status status;
-    if (flags.has(StatusFlag::zero)) {
+    if (zero) {
       status = co_await base_.pwrite_zeroes(offset, bytes, WriteFlag::may_unmap);
     } else {
       status = co_await top_.preadv(offset, IoVector::buffer(buffer_.data(), bytes));
@@ -107,6 +116,7 @@ class Commit {
   Claims claims_;
   Progress progress_;
   AlignedBuffer buffer_{kStep};
+  JoinedPiece joined_;
   uint64_t copied_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };

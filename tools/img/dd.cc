@@ -6,6 +6,7 @@
 #include "tools/common/claims.h"
 #include "tools/img/command.h"
 #include "tools/img/create_options.h"
+#include "tools/img/joined_piece.h"
 
 namespace strata::tools {
 namespace {
@@ -78,9 +79,11 @@ class Copy {
     if (!buffer_) throw Error::from_errno(ENOMEM, "Could not allocate a buffer");
     for (uint64_t done = 0; done < range_.bytes;) {
       BlockStatus next = co_await look(done);
-      if (!keeps_holes_ || !next.flags.has(StatusFlag::zero)) co_await copy(done, next.bytes);
+      bool hole = keeps_holes_ && next.flags.has(StatusFlag::zero);
+      if (auto piece = joined_.add({{done, next.bytes}, hole})) co_await copy(*piece);
       done += next.bytes;
     }
+    if (auto piece = joined_.take()) co_await copy(*piece);
   }
 
  private:
@@ -95,9 +98,10 @@ class Copy {
     co_return answer->status;
   }
 
-  Task<void> copy(uint64_t done, uint64_t bytes) {
-    for (uint64_t end = done + bytes; done < end;) {
-      uint64_t size = std::min(most_, end - done);
+  Task<void> copy(Piece piece) {
+    uint64_t done = piece.zero ? piece.range.end() : piece.range.offset;
+    while (done < piece.range.end()) {
+      uint64_t size = std::min(most_, piece.range.end() - done);
       IoVector memory = IoVector::buffer(buffer_.data(), size);
       Status status = co_await from_.preadv(range_.offset + done, memory);
       // The blocks before the bad one are still to be copied.
@@ -118,6 +122,7 @@ class Copy {
   uint64_t most_;  // bytes read at once
   AlignedBuffer buffer_;
   Claims claims_;
+  JoinedPiece joined_;
   bool keeps_holes_;
 };
 

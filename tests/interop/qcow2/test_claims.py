@@ -5,6 +5,7 @@ the image has no more than a MiB: it is told that it says more than can be. See 
 CVE-2015-5162: qemu-img could be kept busy for ever.
 """
 
+import json
 import os
 import struct
 import subprocess
@@ -95,10 +96,12 @@ def test_a_snapshot_that_says_too_much_is_refused_soon(tmp_path):
     assert run.status == 1
 
 
-@pytest.mark.parametrize("command", [["resize", "--shrink", "a", "1M"], ["commit", "a"]],
-                         ids=lambda command: command[0])
-def test_more_tables_than_clusters_are_not_gone_through(tmp_path, command):
-    image = claims.Claim(version=2 if command[0] == "commit" else 3)
+@pytest.mark.parametrize("version,command", [
+    (2, ["resize", "--shrink", "a", "1M"]), (3, ["resize", "--shrink", "a", "1M"]),
+    (2, ["commit", "a"]),  # with version 3 the image starts over
+], ids=["shrink-2", "shrink-3", "commit-2"])
+def test_more_tables_than_clusters_are_not_gone_through(tmp_path, version, command):
+    image = claims.Claim(version=version)
     image.disk(image.table(0)).backed_by("base")
     image.save(tmp_path / "a")
     img("create", "-q", "-f", "qcow2", "base", image.size, cwd=tmp_path)
@@ -151,6 +154,26 @@ def test_dd_copies_data_and_leaves_holes_where_nothing_is(tmp_path, block):
     img("convert", "-O", "raw", "part", "part.raw", cwd=tmp_path)
     part = (tmp_path / "part.raw").read_bytes()
     assert part.rstrip(b"\0") == expected[3 * block:8 * block].rstrip(b"\0")
+
+
+@pytest.mark.parametrize("cluster", [512, 4096, 65536])
+def test_commit_copies_what_lies_in_many_pieces(tmp_path, cluster):
+    """And zeroes among them, and leaves alone what is not there."""
+    img("create", "-q", "-f", "qcow2", "base", "32M", cwd=tmp_path)
+    io("write -P 9 0 32M", image=["-f", "qcow2", "base"], cwd=tmp_path)
+    img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", "-o",
+        f"cluster_size={cluster}", "a", cwd=tmp_path)
+    few = [f"write -P {n % 7 + 1} {2 * n * cluster} {cluster}" for n in range(40, 0, -1)]
+    zeroes = [f"write -z {(4 * n + 1) * cluster} {cluster}" for n in range(15)]
+    large = ["write -z 16M 3M", "write -P 5 20M 5M", "write -z 24M 1M", "write -P 6 31M 1M"]
+    io(*few, *zeroes, *large, image=["-f", "qcow2", "a"], cwd=tmp_path)
+    img("convert", "-O", "raw", "a", "expected", cwd=tmp_path)
+    img("commit", "-q", "a", cwd=tmp_path)
+    img("convert", "-O", "raw", "base", "found", cwd=tmp_path)
+    assert (tmp_path / "found").read_bytes() == (tmp_path / "expected").read_bytes()
+    holes = [run for run in json.loads(img("map", "--output=json", "base", cwd=tmp_path).stdout)
+             if run["zero"] and run["length"] >= 1 << 20]
+    assert [run["length"] >> 20 for run in holes] == [3, 1]
 
 
 def test_dd_copies_the_blocks_before_one_that_cannot_be_read(tmp_path):
