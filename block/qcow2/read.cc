@@ -210,6 +210,9 @@ Task<Status> Image::read_compressed(CompressedExtent extent, uint64_t in_cluster
   ConstBytes packed(in.data(), in.size());
   uint64_t size = geometry_.cluster_size();
   if (std::byte* whole = into.size() == size ? into.contiguous() : nullptr) {
+    // Waking another thread takes longer than that.
+    constexpr uint64_t kDecodedAtOnce = 4096;
+    if (size <= kDecodedAtOnce) co_return decompress_cluster(type, packed, {whole, size});
     // Who reads much reads on while other threads decode.
     co_return co_await AioContext::current()->service<ThreadPool>().run(
         [=] { return decompress_cluster(type, packed, {whole, size}); });
