@@ -13,7 +13,7 @@ namespace strata::tools {
 
 // In a small file a few tables can refer to each other, and to one cluster, so often that going
 // through the disk takes years. Whoever does so counts here what he comes across; no image that was
-// written as images are comes anywhere near the limit, since each part of the disk has a place of
+// written as images are comes anywhere near the limits, since each part of the disk has a place of
 // its own in the file, and needs a word there that says where.
 class Claims {
  public:
@@ -24,16 +24,25 @@ class Claims {
   // map_offset tells how many it takes in the file. False: that makes more than can be.
   bool allow(const BlockStatus& run, uint64_t bytes) noexcept {
     work_ += run.flags.has(StatusFlag::allocated) ? kPiece : kRun;
-    if (run.flags.has(StatusFlag::data) && !run.flags.has(StatusFlag::zero))
-      work_ += run.flags.has(StatusFlag::compressed) ? bytes / kPacked + run.map_offset * kUnpacking
-                                                     : bytes;
-    return work_ <= limit_;
+    bool reads = run.flags.has(StatusFlag::data) && !run.flags.has(StatusFlag::zero);
+    if (reads && run.flags.has(StatusFlag::compressed)) {
+      work_ += bytes / kPacked + run.map_offset * kUnpacking;
+    } else if (reads) {
+      work_ += bytes;
+      plain_ += bytes;
+    }
+    return work_ <= most_work_ && plain_ <= most_plain_;
   }
   // Throws Error where that says no.
   void add(const BlockStatus& run, uint64_t bytes) {
     if (!allow(run, bytes)) throw refusal();
   }
   void add(const BlockStatus& run) { add(run, run.bytes); }
+  // So many bytes are gone through, whatever is in them.
+  void add_work(uint64_t bytes) {
+    work_ += bytes;
+    if (work_ > most_work_) throw refusal();
+  }
   Error refusal() const;
 
  private:
@@ -48,7 +57,9 @@ class Claims {
   const Node* image_;
   uint64_t file_bytes_ = 0;
   uint64_t work_ = 0;
-  uint64_t limit_ = 0;
+  uint64_t most_work_ = 0;
+  uint64_t plain_ = 0;  // bytes that lie in the files as they are, or encrypted
+  uint64_t most_plain_ = 0;
 };
 
 }  // namespace strata::tools

@@ -61,7 +61,7 @@ class Below {
   Task<void> count(BlockStatus first, uint64_t offset, uint64_t bytes) {
     if (!claims_) co_return;
     if (first.bytes >= bytes) co_return claims_->add(first, bytes);
-    claims_->add({StatusFlag::data, bytes});
+    claims_->add_work(bytes);
     for (uint64_t done = 0; done < bytes;) {
       BlockStatus run = co_await status(offset + done, bytes - done);
       claims_->add(run);

@@ -9,6 +9,9 @@ MIB = 1 << 20
 COPIED = 1 << 63
 COMPRESSED = 1 << 62
 ZERO = 1
+# How an encrypted image is named, with its secret.
+SECRET = ["--object", "secret,id=s,data=x", "--image-opts"]
+OPTIONS = "driver=qcow2,file.filename=a,encrypt.key-secret=s"
 
 
 def zstd_of_one_byte(size):
@@ -118,6 +121,20 @@ def one_cluster(bits=16, version=3):
     """The same cluster all over the disk."""
     claim = Claim(bits, version)
     return claim.disk(claim.table(COPIED | claim.place(b"\x55" * claim.cluster)))
+
+
+def claim_one_cluster(path):
+    """Makes that of an image which is there and has clusters of 64 KiB."""
+    cluster = 65536
+    data = bytearray(path.read_bytes())
+    data.extend(bytes(-len(data) % cluster))
+    table, l1, entries = len(data), len(data) + 2 * cluster, cluster // 8
+    data.extend(struct.pack(">Q", COPIED | table + cluster) * entries)
+    data.extend(b"\x55" * cluster)
+    data.extend(struct.pack(">Q", COPIED | table) * entries)
+    struct.pack_into(">Q", data, 24, entries * entries * cluster)
+    struct.pack_into(">IQ", data, 36, entries, l1)
+    path.write_bytes(data)
 
 
 def every_other(bits=9):

@@ -96,6 +96,44 @@ def test_a_snapshot_that_says_too_much_is_refused_soon(tmp_path):
     assert run.status == 1
 
 
+CIPHERS = {
+    "cast5": "cipher-alg=cast5-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain64",
+    "serpent": "cipher-alg=serpent-256,encrypt.cipher-mode=xts",
+    "twofish": "cipher-alg=twofish-128,encrypt.cipher-mode=xts",
+}
+ENCRYPTED = {
+    "compare": ["compare", *claims.SECRET, claims.OPTIONS, claims.OPTIONS],
+    "convert": ["convert", *claims.SECRET, "-n", "--target-image-opts", claims.OPTIONS, ENDLESS],
+    "copy": ["convert", *claims.SECRET, "-O", "qcow2", claims.OPTIONS, "out"],
+    "map": ["map", *claims.SECRET, claims.OPTIONS],
+    "measure": ["measure", *claims.SECRET, "-O", "qcow2", claims.OPTIONS],
+    "dd": ["dd", *claims.SECRET, "-O", "qcow2", f"if={claims.OPTIONS}", "of=out"],
+    "commit": ["commit", *claims.SECRET, claims.OPTIONS],
+    "rebase": ["rebase", *claims.SECRET, "-b", "", claims.OPTIONS],
+}
+
+
+@pytest.mark.parametrize("command", ENCRYPTED)
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_what_is_encrypted_slowly_is_not_decrypted_for_ever(tmp_path, cipher, command):
+    img("create", "-q", "-f", "qcow2", "base", "1M", cwd=tmp_path)
+    img("create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,encrypt." + CIPHERS[cipher],
+        *(["-b", "base", "-F", "qcow2"] if command == "commit" else []), "a", "64M", cwd=tmp_path)
+    claims.claim_one_cluster(tmp_path / "a")
+    refuse(Run([IMG, *ENCRYPTED[command]], tmp_path))
+
+
+def test_an_encrypted_disk_may_be_full(tmp_path):
+    img("create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o",
+        "encrypt.format=aes,encrypt.key-secret=s", "a", "160M", cwd=tmp_path)
+    io("write -P 7 0 160M", image=[*claims.SECRET, claims.OPTIONS], cwd=tmp_path)
+    for command in ("compare", "measure"):
+        img(*ENCRYPTED[command], cwd=tmp_path)
+    img("convert", *claims.SECRET, "-O", "raw", claims.OPTIONS, "out", cwd=tmp_path)
+    assert (tmp_path / "out").read_bytes() == b"\7" * (160 << 20)
+
+
 @pytest.mark.parametrize("version,command", [
     (2, ["resize", "--shrink", "a", "1M"]), (3, ["resize", "--shrink", "a", "1M"]),
     (2, ["commit", "a"]),  # with version 3 the image starts over
