@@ -147,7 +147,7 @@ class Image final : RefcountTableOwner {
 
   // Other requests may go on. Throws.
   Task<void> resize(uint64_t size, TruncateOptions options);
-  // Nothing dirty, nothing waiting to be freed afterwards.
+  // Nothing dirty, nothing waiting to be freed or flushed afterwards.
   Task<Status> settle();
   bool is_settled() const noexcept;
   bool is_emptying() const noexcept { return emptying_; }

@@ -19,6 +19,13 @@
 #include "block/qcow2/image.h"
 
 namespace strata::qcow2 {
+namespace {
+
+bool is_unflushed(Node& file) noexcept {
+  return !file.options().cache_no_flush && file.io().dirty.load(std::memory_order_relaxed);
+}
+
+}  // namespace
 
 Task<Status> Image::write_back() {
   Mutex::Lock lock = co_await writing_back_.lock();
@@ -269,6 +276,8 @@ Task<Status> Image::settle() {
 }
 
 bool Image::is_settled() const noexcept {
+  if (is_unflushed(file_.edge().node())) return false;
+  if (has_data_file() && is_unflushed(data_->node())) return false;
   bool clean = !refcounts_.is_dirty() && !l2_.is_dirty() && !l1_.is_dirty() && !flags_in_doubt_;
   return clean && freed_clusters_ == 0 && retired_.empty() && !lazily_dirty_ && !header_in_doubt_ &&
          !emptying_;

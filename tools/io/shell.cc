@@ -7,6 +7,7 @@
 
 #include "block/graph/reopen.h"
 #include "block/names/options.h"
+#include "block/qcow2/qcow2.h"
 
 namespace strata::tools {
 namespace {
@@ -141,16 +142,18 @@ Task<bool> Shell::open(ImageSource source, OpenFlags flags) {
   co_return !failed;
 }
 
-// The node says itself what was wrong.
 Task<bool> Shell::close() {
   co_await background_.join();
-  bool written = true;
+  Status status;
   if (image_) {
-    if (image_->node().is_writable()) written = (co_await image_->flush()).ok();
+    if (image_->node().is_writable()) status = co_await image_->flush();
+    bool says_so_itself = qcow2::image_of(image_->node()) != nullptr;
+    if (!status.ok() && !says_so_itself)
+      log_error("Could not flush: {}", Error::describe_errno(status.error_number()));
     co_await image_->close(tool_.loop());
   }
   image_.reset();
-  co_return written;
+  co_return status.ok();
 }
 
 Task<void> Shell::reopen(boost::json::object changed, std::optional<bool> writable) {

@@ -152,6 +152,25 @@ def test_filters_and_overlays_do_as_in_qemu_io(tmp_path, line):
     assert ours == qemu
 
 
+@pytest.mark.parametrize("commands", [["write 0 4k"], ["discard 0 64k"], ["write 1M 4k"],
+                                      ["write 0 4k", "flush"], ["read 0 64k"]], ids=" ".join)
+def test_what_cannot_be_flushed_at_the_end_is_told(tmp_path, commands):
+    """As with qemu-io, whose status is 0 where only that fails."""
+    def prepare_rules(directory):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "a", "64M"], cwd=directory,
+                       check=True)
+        subprocess.run(["qemu-io", "-c", "write 0 64k", "a"], cwd=directory, check=True,
+                       capture_output=True)
+        (directory / "rules").write_text(
+            '[inject-error]\nevent = "flush_to_disk"\nerrno = "5"\nonce = "off"\n'
+            'immediately = "off"\n')
+    words = [word for command in commands for word in ("-c", command)]
+    line = ["-t", "writeback", *words, "blkdebug:rules:a"]
+    [[ours], _], [[qemu], _] = compare.both("qemu-io", [line], tmp_path, prepare_rules)
+    assert ours[2:] == qemu[2:]
+    assert ours[1] == (0 if commands == ["read 0 64k"] else 1)
+
+
 def test_a_compressed_disk_may_end_inside_a_cluster(tmp_path):
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "c.qcow2", "100k"], cwd=tmp_path,
                    check=True)
