@@ -124,6 +124,24 @@ def test_what_is_encrypted_slowly_is_not_decrypted_for_ever(tmp_path, cipher, co
     refuse(Run([IMG, *ENCRYPTED[command]], tmp_path))
 
 
+def test_an_image_inside_an_image_may_be_packed(tmp_path):
+    img("create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", "a", "3G", cwd=tmp_path)
+    io("write -c -P 0x55 0 2000M", image=["-f", "qcow2", "a"], cwd=tmp_path)
+    assert (tmp_path / "a").stat().st_size < 3 << 20
+    inner = "driver=raw,file.driver=qcow2,file.file.filename=a"
+    img("compare", "--image-opts", inner, "driver=qcow2,file.filename=a", cwd=tmp_path)
+
+
+def test_each_of_a_chain_may_claim_no_more_than_alone(tmp_path):
+    """The chain was allowed what one byte may stand for, for all of its bytes but a MiB."""
+    for n in range(3):
+        claims.alternating().backed_by(f"a{n + 1}").save(tmp_path / (f"a{n}" if n else "a"))
+    claims.one_cluster().save(tmp_path / "a3")
+    run = Run([IMG, "compare", "a", "a"], tmp_path)
+    run.assert_modest()
+    assert REFUSAL in run.err
+
+
 def test_an_encrypted_disk_may_be_full(tmp_path):
     img("create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o",
         "encrypt.format=aes,encrypt.key-secret=s", "a", "160M", cwd=tmp_path)
