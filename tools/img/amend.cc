@@ -134,7 +134,7 @@ Task<void> amend_qcow2(MainLoop& loop, Backend& image, CreateValues values, Requ
     format.check_encryption_amendable();
     co_await amend_keys(loop, image, values, kEncrypt, request.force);
   }
-  Progress progress(std::exchange(request.progress, false), request.quiet, 0);
+  Progress progress(std::exchange(request.progress, false), request.quiet, 1.0);
   auto report = [&](uint64_t done, uint64_t total) { progress.set(done, total); };
   co_await qcow2::amend(format, amendment, report);
   if (auto size = values.find("size"); size != values.end())

@@ -52,7 +52,9 @@ class Commit {
         top_(top),
         base_(base),
         claims_(top.node(), &base.node()),
-        progress_(request.progress, request.quiet, top.length()) {}
+        progress_(request.progress, request.quiet, 1.0) {
+    progress_.set_total(top.length());
+  }
 
   Task<void> run() {
     uint64_t length = top_.length();

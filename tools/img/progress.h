@@ -13,6 +13,7 @@ class Progress {
   // Shown whenever `step` percent more are done, and at the end. From the beginning on a signal
   // does no harm; how much there is to do is told later.
   Progress(bool shown, bool quiet, double step);
+  Progress(bool shown, bool quiet, uint64_t total) = delete;
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;

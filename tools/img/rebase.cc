@@ -91,7 +91,8 @@ class Rebase {
         before_(before),
         after_(after),
         compress_(request.compress),
-        progress_(request.progress, request.quiet, image.length()) {
+        progress_(request.progress, request.quiet, 1.0) {
+    progress_.set_total(image.length());
     if (auto facts = image.node().driver().image_facts())
       unit_ = facts->cluster_size.value_or(unit_);
     chunk_ = std::max(kStep, unit_);

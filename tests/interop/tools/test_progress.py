@@ -4,6 +4,7 @@
 All images are qcow2: the extents of a raw file are the file system's choice."""
 
 import random
+import re
 import shutil
 import subprocess
 
@@ -94,3 +95,20 @@ def test_convert_with_a_backing_file_shows_the_steps_of_qemu_img(images):
 def test_compare_shows_the_steps_of_qemu_img(images, pair):
     ours, theirs = both(images, f"compare -p {pair}")
     assert ours == theirs
+
+
+@pytest.mark.parametrize("line", ["commit -p -d top", "commit -p top", "rebase -p -b '' top",
+                                  "rebase -p -F qcow2 -b other top"])
+def test_those_with_steps_of_their_own_show_how_far_they_are(images, tmp_path, line):
+    """rebase of qemu-img counts a buffer for each step, however short it was."""
+    shutil.copy(images / "a4k", tmp_path / "base")
+    shutil.copy(images / "a64k", tmp_path / "other")
+    qemu("qemu-img", "create", "-f", "qcow2", "-b", "base", "-F", "qcow2", "top", "48M",
+         cwd=tmp_path)
+    for n in range(0, 48, 4):
+        qemu("qemu-io", "-c", f"write -P 5 {n}M 1M", "top", cwd=tmp_path)
+    words = [word.strip("'") for word in line.split()]
+    status, said, _ = compare.run(compare.OURS / "qemu-img", words, tmp_path)
+    shown = [float(percent) for percent in re.findall(r"\(([\d.]+)/100%\)\r", said)]
+    assert status == 0 and shown == sorted(shown) and shown[-1] == 100
+    assert len({percent for percent in shown if 0 < percent < 100}) > 5
