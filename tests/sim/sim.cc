@@ -461,7 +461,16 @@ void World::settle_pending(const char* when) {
     saved_.push_back({pending.name, std::move(*pending.after)});
   if (pending.kind == Kind::remove && !there)
     std::erase_if(saved_, [&](const Saved& saved) { return saved.name == pending.name; });
-  if (pending.kind == Kind::apply) oracle_.merge(*pending.after);
+  if (pending.kind == Kind::apply) {
+    uint64_t now = user_.length() / kSector;
+    if (now != oracle_.sectors() && now != pending.after->sectors())
+      fail("{}: the disk has {} sectors", when, now);
+    // Where the size differs it tells which of them is there: size and contents come at once.
+    if (pending.after->sectors() == oracle_.sectors())
+      oracle_.merge(*pending.after);
+    else if (now != oracle_.sectors())
+      oracle_ = *pending.after;
+  }
   if (pending.kind == Kind::resize) {
     // What was cut off may be gone already, though the disk is still as large as it was. There what
     // is below shows.
@@ -498,10 +507,15 @@ void World::snapshot_round() {
   std::optional<size_t> index = image->find_snapshot(saved.name);
   if (!index) fail("snapshot {} is gone", saved.name);
   if (what == 1) {
-    if (saved.oracle.sectors() != sectors()) return;  // a size and contents at once: too much
+    bool resizes = saved.oracle.sectors() != sectors();
+    if (resizes && plan_.trouble == Trouble::faults) return;  // the node would not know its size
     bool done = try_to({Kind::apply, saved.name, saved.oracle},
                        [&] { wait(image->apply_snapshot(*index)); });
     if (done) oracle_ = saved.oracle;
+    if (done && resizes) {
+      close();
+      open();
+    }
   } else {
     bool done =
         try_to({Kind::remove, saved.name, {}}, [&] { wait(image->delete_snapshot(*index)); });
