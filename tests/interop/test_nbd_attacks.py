@@ -22,14 +22,17 @@ SIZE = 1 << 20
 # A node that moves.
 
 class Load:
-    """A client that reads and writes until it is told to end; it must read what it wrote."""
+    """A client that reads and writes until it is told to end; it must read what it wrote. It is at
+    work when this is made."""
 
     def __init__(self, path, seed):
+        self.begun = threading.Event()
         self.ended = threading.Event()
         self.failure = None
         self.rounds = 0
         self.thread = threading.Thread(target=self.run, args=(path, seed))
         self.thread.start()
+        self.begun.wait(60)
 
     def run(self, path, seed):
         try:
@@ -41,8 +44,10 @@ class Load:
                     assert client.write(offset, block) == 0
                     assert client.read(offset, 4096) == block
                     self.rounds += 1
+                    self.begun.set()
         except BaseException as failure:  # told to whoever joins
             self.failure = failure
+            self.begun.set()
 
     def end(self):
         self.ended.set()
