@@ -14,7 +14,8 @@ inline Task<Status> load_vm_state(Node& node, uint64_t offset, IoVector into) {
 inline Task<Status> save_vm_state(Node& node, uint64_t offset, IoVector from) {
   if (!node.is_writable()) co_return Status::error(EPERM);
   Status status = co_await node.driver().save_vm_state(offset, from);
-  for (Node* at = &node; at != nullptr;) {  // whichever it was that wrote
+  // Whichever it was that wrote; where it failed, what was written has been noted below.
+  for (Node* at = status.ok() ? &node : nullptr; at != nullptr;) {
     at->io().dirty = true;
     Edge* primary = at->child_in_role(ChildRole::primary);
     at = primary != nullptr ? &primary->node() : nullptr;
