@@ -14,9 +14,9 @@ namespace {
 constexpr uint64_t kFree = 1536 << 20;
 // Two MiB of one byte, packed, and the entry that tells where they are, take some eighty bytes: one
 // byte in the file can stand for 26,000. Half of that, see kPacked, and some more. Where nothing is
-// packed, pieces cost most: see kPiece.
+// packed, pieces of a sector cost most: see kPiece.
 constexpr uint64_t kWorkPerByte = 16384;
-constexpr uint64_t kWorkPerPlainByte = 16;
+constexpr uint64_t kWorkPerPlainByte = 32;
 // What is done for any file, is done for its first MiB, or for the tables that every image has.
 constexpr uint64_t kFreeBytes = 1 << 20;
 constexpr uint64_t kClustersWithoutData = 4;
