@@ -253,7 +253,8 @@ def test_readers_in_several_threads_each_have_a_connection(daemon, proxied):
     assert len(proxy.pairs) == 4
     # They go with their threads.
     for index in range(3):
-        daemon.qmp.cmd("block-export-del", {"id": f"e{index}"})
+        # The client is gone, but the daemon need not have seen that yet.
+        daemon.qmp.cmd("block-export-del", {"id": f"e{index}", "mode": "hard"})
         daemon.qmp.event("BLOCK_EXPORT_DELETED")
         daemon.qmp.cmd("object-del", {"id": f"io{index}"})
     daemon.qmp.cmd("blockdev-del", {"node-name": "disk"})
