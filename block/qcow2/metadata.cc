@@ -217,14 +217,19 @@ Task<Result<bool>> Image::find_unwritten_data() {
   if (!allocated) co_return false;
   const uint64_t there = *allocated >> geometry_.cluster_bits();
   const uint64_t clearly_more = std::max(there * 10 / 9, there + 2);
-  const HostCluster end(geometry_.clusters_for(file_.length()));
-  uint64_t used = 0;
-  for (HostCluster at; at < end && used < clearly_more;) {
+  HostCluster end(geometry_.clusters_for(file_.length()));
+  {
     Mutex::Lock lock = co_await metadata_.lock();
     if (refcounts_.table().empty()) {  // nobody writes
       Status status = co_await load_refcounts();
       if (!status.ok()) co_return status;
     }
+    // What lies behind all that is counted is a file's hole, however long.
+    end = std::min(end, geometry_.first_cluster(TableIndex(refcounts_.table().size())));
+  }
+  uint64_t used = 0;
+  for (HostCluster at; at < end && used < clearly_more;) {
+    Mutex::Lock lock = co_await metadata_.lock();
     HostCluster next = std::min(end, geometry_.first_cluster(geometry_.table_index(at) + 1));
     Result<uint64_t> here = co_await refcounts_.count_used(at, next - at, clearly_more - used);
     if (!here) co_return here.status();

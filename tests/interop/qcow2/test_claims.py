@@ -124,6 +124,16 @@ def test_what_is_encrypted_slowly_is_not_decrypted_for_ever(tmp_path, cipher, co
     refuse(Run([IMG, *ENCRYPTED[command]], tmp_path))
 
 
+def test_the_hole_behind_what_is_counted_is_not_gone_through(tmp_path):
+    img("create", "-q", "-f", "qcow2", "-o", "cluster_size=512,refcount_bits=64", "a", "64M",
+        cwd=tmp_path)
+    io("write 0 1M", image=["-f", "qcow2", "a"], cwd=tmp_path)
+    os.truncate(tmp_path / "a", 15 << 40)
+    run = Run(COMMANDS["map"], tmp_path)
+    run.assert_modest()
+    assert run.status == 0
+
+
 def test_an_image_inside_an_image_may_be_packed(tmp_path):
     img("create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", "a", "3G", cwd=tmp_path)
     io("write -c -P 0x55 0 2000M", image=["-f", "qcow2", "a"], cwd=tmp_path)
